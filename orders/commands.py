@@ -1,0 +1,42 @@
+"""Commands: what can be asked of the system. Each has one handler in `handlers.py`."""
+
+from typing import ClassVar
+
+from . import settings
+from .message import Command
+
+
+class PlaceOrder(Command, frozen=True):
+    """Place an order; returns the order's id. The same `key` again returns the first order's."""
+
+    topic: ClassVar[str] = settings.PLACE_ORDER
+
+    items: tuple[str, ...]
+    customer: str | None = None
+    key: str | None = None
+
+
+class ShipOrder(Command, frozen=True):
+    """Ship a placed order."""
+
+    topic: ClassVar[str] = settings.SHIP_ORDER
+
+    order_id: str
+
+
+class CancelOrder(Command, frozen=True):
+    """Cancel a placed order."""
+
+    topic: ClassVar[str] = settings.CANCEL_ORDER
+
+    order_id: str
+    reason: str | None = None
+
+
+class NotifySales(Command, frozen=True):
+    """Tell the sales department about a new order."""
+
+    topic: ClassVar[str] = settings.NOTIFY_SALES
+
+    order_id: str
+    items: tuple[str, ...]

@@ -1,0 +1,220 @@
+"""The order and its rules. Nothing here knows of files, topics or terminals.
+
+An order is the fold of its events: every change is an event, and `evolve` says what an
+event makes of the state. `Order` guards the rules, applies the events it raises, and keeps
+them until a unit of work has stored them; until then they can be undone.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from itertools import count
+from typing import Literal, NamedTuple, Self
+
+import msgspec
+
+from .errors import ForbiddenMove, InvalidOrder
+from .events import OrderCancelled, OrderCreated, OrderEvent, OrderShipped
+from .message import new_id
+from .text import unsafe_character
+
+MAX_ITEMS = 1000
+MAX_TEXT = 500  # characters of an item, a customer or a key, after trimming
+
+Status = Literal["placed", "shipped", "cancelled"]
+
+_serial = count()
+
+
+class OrderState(msgspec.Struct, frozen=True):
+    """An order as everybody sees it; its JSON is the order's JSON."""
+
+    id: str
+    items: tuple[str, ...]
+    customer: str | None
+    status: Status
+    placed_at: datetime  # UTC
+    version: int  # how many events made it
+
+
+def evolve(state: OrderState | None, event: OrderEvent) -> OrderState:
+    """Return what `event` makes of `state`; only OrderCreated starts from None.
+
+    Raises:
+        ValueError: the event cannot follow the state, so the history is not one of ours.
+    """
+    match event, state:
+        case OrderCreated(), None:
+            return OrderState(event.order_id, event.items, event.customer, "placed", event.time, 1)
+        case OrderShipped(), OrderState():
+            return msgspec.structs.replace(state, status="shipped", version=state.version + 1)
+        case OrderCancelled(), OrderState():
+            return msgspec.structs.replace(state, status="cancelled", version=state.version + 1)
+    raise ValueError(f"{type(event).__name__} cannot follow {state and state.status}")
+
+
+class _Change(NamedTuple):
+    serial: int  # moments() at which it was made
+    event: OrderEvent
+    before: OrderState | None
+
+
+def moment() -> int:
+    """Return a number greater than that of every change made before; see `Order.undo_since`."""
+    return next(_serial)
+
+
+class Order:
+    """One order: placed, then shipped or cancelled. Its id never changes."""
+
+    __slots__ = ("_changes", "_key", "_state")
+
+    def __init__(self, state: OrderState) -> None:
+        self._state = state
+        self._key: str | None = None
+        self._changes: list[_Change] = []
+
+    @classmethod
+    def place(
+        cls, items: Iterable[str], customer: str | None = None, key: str | None = None
+    ) -> Self:
+        """Place a new order of 1 to 1,000 items, each of 1 to 500 characters once trimmed.
+
+        Raises:
+            InvalidOrder: an item, the customer or the key breaks these rules.
+        """
+        event = OrderCreated(
+            order_id=new_id(),
+            items=valid_items(items),
+            customer=None if customer is None else valid_text("customer", customer),
+            key=None if key is None else valid_text("key", key),
+        )
+        order = cls(evolve(None, event))
+        order._key = event.key
+        order._changes.append(_Change(moment(), event, None))
+        return order
+
+    def ship(self) -> None:
+        """Ship the order.
+
+        Raises:
+            ForbiddenMove: it is shipped or cancelled already.
+        """
+        self._move("ship", OrderShipped(order_id=self.id))
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Cancel the order.
+
+        Raises:
+            ForbiddenMove: it is shipped or cancelled already.
+            InvalidOrder: the reason is no text of 1 to 500 characters.
+        """
+        reason = None if reason is None else valid_text("reason", reason)
+        self._move("cancel", OrderCancelled(order_id=self.id, reason=reason))
+
+    def _move(self, move: str, event: OrderEvent) -> None:
+        if self.status != "placed":
+            raise ForbiddenMove(self.id, self.status, move)
+        before, self._state = self._state, evolve(self._state, event)
+        self._changes.append(_Change(moment(), event, before))
+
+    @property
+    def state(self) -> OrderState:
+        """The order as an immutable value."""
+        return self._state
+
+    @property
+    def id(self) -> str:
+        """The order's UUID."""
+        return self._state.id
+
+    @property
+    def items(self) -> tuple[str, ...]:
+        """What was ordered."""
+        return self._state.items
+
+    @property
+    def customer(self) -> str | None:
+        """Who ordered, if that was said."""
+        return self._state.customer
+
+    @property
+    def status(self) -> Status:
+        """Where the order stands."""
+        return self._state.status
+
+    @property
+    def placed_at(self) -> datetime:
+        """When it was placed, in UTC."""
+        return self._state.placed_at
+
+    @property
+    def version(self) -> int:
+        """How many events made it what it is."""
+        return self._state.version
+
+    @property
+    def key(self) -> str | None:
+        """The idempotency key it was placed with, until it is stored."""
+        return self._key
+
+    @property
+    def pending(self) -> tuple[OrderEvent, ...]:
+        """The events that no unit of work has stored yet, oldest first."""
+        return tuple(change.event for change in self._changes)
+
+    @property
+    def stored_version(self) -> int:
+        """The version that the changes in memory build on; 0 for an order never stored."""
+        return self.version - len(self._changes)
+
+    def mark_stored(self) -> None:
+        """Forget the pending events: they are in the log now."""
+        self._changes.clear()
+
+    def undo_since(self, serial: int) -> None:
+        """Take back every change made after `moment()` returned `serial`, except the placing."""
+        while self._changes and self._changes[-1].serial > serial:
+            before = self._changes[-1].before
+            if before is None:
+                return
+            self._state = before
+            self._changes.pop()
+
+    def __repr__(self) -> str:
+        return f"Order({self._state})"
+
+
+def valid_items(items: Iterable[str]) -> tuple[str, ...]:
+    """Return the items trimmed, as a tuple.
+
+    Raises:
+        InvalidOrder: there are none or more than 1,000, or one is no valid text.
+    """
+    if isinstance(items, str):
+        raise InvalidOrder("items must be a list of texts, not one text")
+    trimmed = []
+    for number, item in enumerate(items, start=1):
+        if number > MAX_ITEMS:
+            raise InvalidOrder(f"an order has at most {MAX_ITEMS:,} items; split it")
+        trimmed.append(valid_text(f"item {number}", item))
+    if not trimmed:
+        raise InvalidOrder("an order needs at least one item")
+    return tuple(trimmed)
+
+
+def valid_text(what: str, text: str) -> str:
+    """Return `text` trimmed.
+
+    Raises:
+        InvalidOrder: it is not a str of 1 to 500 characters, or has one that is no text.
+    """
+    if not isinstance(text, str):
+        raise InvalidOrder(f"{what} must be text, not {type(text).__name__}")
+    trimmed = text.strip()
+    if not trimmed:
+        raise InvalidOrder(f"{what} is blank; give it a name")
+    if len(trimmed) > MAX_TEXT:
+        raise InvalidOrder(f"{what} has {len(trimmed):,} characters; {MAX_TEXT} are allowed")
+    if bad := unsafe_character(trimmed):
+        raise InvalidOrder(f"{what} contains the control character {bad}; remove it")
+    return trimmed

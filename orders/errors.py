@@ -1,0 +1,211 @@
+"""Everything that can be refused, each error with its data and what to do next.
+
+    OrdersError
+      WiringError        the program is put together wrongly: UnknownTopic, NoHandler, ...
+      InvalidOrder       the order breaks a rule
+      ForbiddenMove      the order's state forbids the move
+      OrderNotFound, AmbiguousOrder
+      Conflict           somebody else changed the order first; KeyTaken: the key is used up
+      ImportRefused      the file has bad lines
+      Interrupted        somebody pressed Ctrl-C
+      StoreError         the store cannot be used: StoreBusy, LogDamaged, ForeignFile, ...
+
+An error may carry text that a user typed: whoever prints it makes it safe first.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class OrdersError(Exception):
+    """Root of every error that this package raises on purpose."""
+
+
+class WiringError(OrdersError):
+    """Messages, handlers or dependencies do not fit together; found before anything runs."""
+
+
+class DuplicateMessage(WiringError):
+    """Two message classes claim one name or one topic."""
+
+    def __init__(self, what: str, first: type, second: type) -> None:
+        self.first, self.second = first, second
+        super().__init__(
+            f"{what} of {second.__module__}.{second.__qualname__} is taken by"
+            f" {first.__module__}.{first.__qualname__}; choose another"
+        )
+
+
+class UnknownTopic(WiringError):
+    """No message class has this topic, or none that the pattern matches."""
+
+    def __init__(self, topic: str, known: Sequence[str]) -> None:
+        self.topic = topic
+        super().__init__(f"no message has the topic {topic!r}; known are {', '.join(known)}")
+
+
+class WrongPayload(WiringError):
+    """What was sent is not the message that belongs there."""
+
+
+class NoHandler(WiringError):
+    """A command was sent that no handler is registered for."""
+
+    def __init__(self, command: type) -> None:
+        self.command = command
+        super().__init__(
+            f"nothing handles {command.__name__}; register a handler with"
+            f" bus.register({command.__name__}, handler)"
+        )
+
+
+class DuplicateHandler(WiringError):
+    """A command has exactly one handler, and this one has it already."""
+
+    def __init__(self, command: type, first: str, second: str) -> None:
+        self.command = command
+        super().__init__(f"{command.__name__} is handled by {first}; {second} cannot handle it too")
+
+
+class DuplicateSubscriber(WiringError):
+    """Two subscribers claim one name, so their deliveries could not be told apart."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"a subscriber named {name!r} exists; give this one name='...'")
+
+
+class UnsuppliedParameter(WiringError):
+    """A handler asks for a dependency that nobody supplies."""
+
+    def __init__(self, handler: str, parameter: str, supplied: Sequence[str]) -> None:
+        self.handler, self.parameter = handler, parameter
+        super().__init__(
+            f"nothing supplies the parameter {parameter!r} of {handler};"
+            f" supplied are {', '.join(supplied) or 'none'}. Add {parameter}=... at the wiring"
+        )
+
+
+class InvalidOrder(OrdersError):
+    """An order breaks a rule of the domain."""
+
+
+class ForbiddenMove(OrdersError):
+    """The order's state does not allow the move."""
+
+    def __init__(self, order_id: str, status: str, move: str) -> None:
+        self.order_id, self.status, self.move = order_id, status, move
+        super().__init__(
+            f"cannot {move} order {order_id}: it is {status}; only a placed order can be"
+            " shipped or cancelled"
+        )
+
+
+class OrderNotFound(OrdersError):
+    """No order has this id, or begins with it."""
+
+    def __init__(self, order_id: str) -> None:
+        self.order_id = order_id
+        super().__init__(f"no order {order_id!r}; `orders list` shows the ids")
+
+
+class AmbiguousOrder(OrdersError):
+    """Several orders begin with what was given."""
+
+    def __init__(self, prefix: str, candidates: Sequence[str]) -> None:
+        self.prefix, self.candidates = prefix, tuple(candidates)
+        shown = ", ".join(self.candidates[:5])
+        more = f" and {len(self.candidates) - 5} more" if len(self.candidates) > 5 else ""  # noqa: PLR2004 - as many as fit on a line
+        super().__init__(f"{prefix!r} fits several orders: {shown}{more}; type more of the id")
+
+
+class Conflict(OrdersError):
+    """Two writers changed one version of an order; this one came second."""
+
+    def __init__(self, order_id: str, expected: int, actual: int) -> None:
+        self.order_id, self.expected, self.actual = order_id, expected, actual
+        super().__init__(
+            f"order {order_id} was changed by somebody else (version {actual}, not"
+            f" {expected}); look at it again and repeat the command"
+        )
+
+
+class KeyTaken(OrdersError):
+    """An order with this idempotency key was stored meanwhile; it is the one to use."""
+
+    def __init__(self, key: str, order_id: str) -> None:
+        self.key, self.order_id = key, order_id
+        super().__init__(f"key {key!r} belongs to order {order_id}")
+
+
+class ImportRefused(OrdersError):
+    """The file has lines that cannot be imported, so nothing was."""
+
+    def __init__(self, path: Path, problems: Sequence[tuple[int, str]], total: int) -> None:
+        self.path, self.problems, self.total = path, tuple(problems), total
+        count = f"{total} bad line{'s' if total > 1 else ''}"
+        super().__init__(f"{count} in {path}: nothing was imported; mend them and try again")
+
+    @property
+    def lines(self) -> list[str]:
+        """The first bad lines, each as ``FILE:LINE: reason``."""
+        return [f"{self.path}:{line}: {problem}" for line, problem in self.problems]
+
+
+class Interrupted(OrdersError):
+    """Somebody pressed Ctrl-C; the message says what was done by then."""
+
+
+class StoreError(OrdersError):
+    """The files of the store cannot be used as they are."""
+
+
+class StoreUnavailable(StoreError):
+    """The operating system refuses access to the store."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path = path
+        super().__init__(f"cannot use {path}: {reason}; choose another directory with --data")
+
+
+class ForeignFile(StoreError):
+    """A file stands where the store's own should be."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path = path
+        super().__init__(
+            f"{path} {reason}; it was left untouched. Move it away, or choose another"
+            " directory with --data"
+        )
+
+
+class LogDamaged(StoreError):
+    """A line of the event log is not what was written."""
+
+    def __init__(self, path: Path, line: int, reason: str) -> None:
+        self.path, self.line = path, line
+        super().__init__(
+            f"{path}:{line}: {reason}; nothing was changed. Restore the file from a backup"
+        )
+
+
+class NotStored(StoreError):
+    """The commit did not reach the disk; the log is as it was before."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path = path
+        super().__init__(
+            f"could not write {path}: {reason}; nothing was stored. Make room or mend the"
+            " disk, then repeat the command"
+        )
+
+
+class StoreBusy(StoreError):
+    """Another process kept the lock for longer than we wait."""
+
+    def __init__(self, path: Path, seconds: float, holder: str) -> None:
+        self.path, self.seconds, self.holder = path, seconds, holder
+        super().__init__(
+            f"the store was busy for {seconds:g} s: {path} is held by {holder}; wait for that"
+            " process or end it, or allow more time with ORDERS_LOCK_TIMEOUT"
+        )
