@@ -1,0 +1,222 @@
+"""Every touch of a file, in one small room.
+
+The log and the state reach the disk through a `Disk` only, so a test can put a failing or
+a forgetful one in its place. What is here follows the rules of durable files on POSIX: data
+is safe after fsync; a new or replaced name is safe after fsync of its directory; after a
+failed fsync the handle tells nothing any more and is given up.
+"""
+
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import RLock
+
+from .errors import ForeignFile, NotStored, StoreBusy, StoreUnavailable
+from .message import now
+
+PRIVATE = 0o600  # orders are nobody else's business
+
+
+class Disk:
+    """The operating system's file calls, unadorned."""
+
+    def open(self, path: Path, flags: int) -> int:
+        """Open a regular file, creating it for its owner only; return the descriptor."""
+        return os.open(path, flags | os.O_CLOEXEC, PRIVATE)
+
+    def write(self, descriptor: int, data: bytes | memoryview) -> int:
+        """Write some of `data`; return how many bytes."""
+        return os.write(descriptor, data)
+
+    def read(self, descriptor: int, size: int, offset: int) -> bytes:
+        """Return up to `size` bytes from `offset`."""
+        return os.pread(descriptor, size, offset)
+
+    def sync(self, descriptor: int) -> None:
+        """Wait until the file's bytes and length are on the disk."""
+        os.fsync(descriptor)
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        """Cut the file to `size` bytes."""
+        os.ftruncate(descriptor, size)
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Give `source` the name `target`, in one step."""
+        source.replace(target)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a name."""
+        path.unlink()
+
+    def sync_directory(self, directory: Path) -> None:
+        """Wait until the names in `directory` are on the disk."""
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self.sync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def write_all(self, descriptor: int, data: bytes) -> None:
+        """Write all of `data`, in as many calls as it takes."""
+        view = memoryview(data)
+        while view:
+            view = view[self.write(descriptor, view) :]
+
+    def make_directory(self, directory: Path) -> None:
+        """Create `directory` and its parents, each entry durable.
+
+        Raises:
+            StoreUnavailable: the system refuses.
+        """
+        missing = []
+        try:
+            while not directory.exists():
+                missing.append(directory)
+                directory = directory.parent
+            if not directory.is_dir():
+                raise NotADirectoryError("it is a file, not a directory")
+            while missing:
+                directory = missing.pop()
+                directory.mkdir(mode=0o700, exist_ok=True)
+                self.sync_directory(directory.parent)
+        except OSError as error:
+            raise StoreUnavailable(directory, reason(error)) from error
+
+    def replace_atomically(self, path: Path, data: bytes) -> None:
+        """Make `data` the content of `path` so that a reader sees the old or the new, whole.
+
+        A symbolic link stays one; the file keeps its mode.
+
+        Raises:
+            NotStored: the system refuses; the file is as it was.
+        """
+        target = Path(os.path.realpath(path))
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else PRIVATE
+            descriptor = self.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            try:
+                os.fchmod(descriptor, mode)
+                self.write_all(descriptor, data)
+                self.sync(descriptor)
+            finally:
+                os.close(descriptor)
+            self.replace(temporary, target)
+            self.sync_directory(target.parent)
+        except OSError as error:
+            with suppress(OSError):
+                self.unlink(temporary)
+            raise NotStored(path, reason(error)) from error
+
+
+class FileLock:
+    """A lock between processes and threads, on a file that is never deleted.
+
+    It is flock(2): the kernel frees it when its holder dies, however that happens. The file
+    says who holds it, for the error of whoever waits in vain.
+
+    Args:
+        path: the lock file; it is created when the lock is first held for writing.
+        timeout: seconds to wait for another holder.
+    """
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        self.path = path
+        self.timeout = timeout
+        self._threads = RLock()
+        self._depth = 0
+        self._descriptor: int | None = None
+
+    @contextmanager
+    def held(self, *, shared: bool = False) -> Iterator[None]:
+        """Hold the lock, alone or with other readers; a thread that holds it may enter again.
+
+        Raises:
+            StoreBusy: somebody else kept it for longer than the timeout.
+        """
+        deadline = time.monotonic() + self.timeout
+        if not self._threads.acquire(timeout=self.timeout):
+            raise StoreBusy(self.path, self.timeout, "another thread of this process")
+        try:
+            if self._depth == 0:
+                self._lock(deadline, shared=shared)
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+                if self._depth == 0 and self._descriptor is not None:
+                    fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        finally:
+            self._threads.release()
+
+    def close(self) -> None:
+        """Give the file back."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def holder(self) -> str:
+        """Say who wrote the lock file last: process and time."""
+        try:
+            return self.path.read_text("utf-8", "replace").strip() or "another process"
+        except OSError:
+            return "another process"
+
+    def _lock(self, deadline: float, *, shared: bool) -> None:
+        if self._descriptor is None:
+            self._descriptor = self._open(shared=shared)
+            if self._descriptor is None:
+                return  # a reader of a store that nobody can write: nothing to wait for
+        pause = 0.0005
+        while True:
+            try:
+                kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+                fcntl.flock(self._descriptor, kind | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise StoreBusy(self.path, self.timeout, self.holder()) from None
+                time.sleep(pause)
+                pause = min(pause * 2, 0.02)
+        if not shared:
+            holder = f"process {os.getpid()} since {now():%FT%TZ}".ljust(63) + "\n"
+            os.pwrite(self._descriptor, holder.encode(), 0)
+
+    def _open(self, *, shared: bool) -> int | None:
+        try:
+            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+        except OSError as error:
+            if not shared:
+                raise StoreUnavailable(self.path, reason(error)) from error
+        with suppress(OSError):
+            return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        return None
+
+
+def require_regular(path: Path) -> bool:
+    """Return whether `path` exists.
+
+    Raises:
+        ForeignFile: it is a directory, a FIFO or another thing that is not a plain file.
+        StoreUnavailable: the system does not let us look.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise StoreUnavailable(path, reason(error)) from error
+    if not stat.S_ISREG(mode):
+        kind = "a directory" if stat.S_ISDIR(mode) else "no regular file"
+        raise ForeignFile(path, f"is {kind}")
+    return True
+
+
+def reason(error: OSError) -> str:
+    """Return the system's words for `error`, without paths."""
+    return (error.strerror or str(error)).lower()

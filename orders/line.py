@@ -1,0 +1,108 @@
+"""A line of the event log: its shape, its checksum, and what a crash makes of it.
+
+    {"format":1,"seq":7,"time":"2026-11-21T09:30:00.123456Z",
+     "messages":[{"type":"PlaceOrder",...},{"type":"OrderCreated",...}],
+     "deliveries":[{"event":"<id>","subscriber":"order_created"}],
+     "owner":"<lease>","settled":812,"crc":"1c291ca3"}
+
+One line is one commit; it is there whole or not at all. `seq` counts lines without a gap, so
+it is also the line's number. `deliveries` are what the commit's events owe to their
+subscribers, or what came of earlier ones (see `ledger.py`); `owner` is the lease of the
+process that set out to deliver them. `settled` is the byte before which nothing was owed, so
+that whoever opens a log of any length reads its end only. `crc` is the CRC-32 of all bytes
+before it. What is empty or zero is left out.
+"""
+
+from datetime import datetime
+from typing import Any, Generic, TypeVar, Union
+from zlib import crc32
+
+import msgspec
+
+from .ledger import Delivery
+from .message import Message, decode_message, message_classes
+
+FORMAT = 1
+
+M = TypeVar("M")
+
+
+class Line(msgspec.Struct, Generic[M], frozen=True, omit_defaults=True):
+    """A line of the log without its checksum."""
+
+    format: int
+    seq: int
+    time: datetime
+    messages: tuple[M, ...] = ()
+    deliveries: tuple[Delivery, ...] = ()
+    owner: str | None = None
+    settled: int = 0
+
+
+_CRC = b',"crc":"%08x"}'
+_CRC_LENGTH = len(_CRC % 0)
+_encoder = msgspec.json.Encoder()
+_decoders: dict[int, msgspec.json.Decoder[Line[Message]]] = {}
+
+
+def encode(line: Line[Message]) -> bytes:
+    """Return the line with its checksum, without a line feed."""
+    content = _encoder.encode(line)[:-1]
+    return content + _CRC % crc32(content)
+
+
+def check(raw: bytes) -> bytes:
+    """Return the line without its checksum, which is right.
+
+    Raises:
+        ValueError: it is not, or this is no line of a log.
+    """
+    content, checksum = raw[:-_CRC_LENGTH], raw[-_CRC_LENGTH:]
+    if checksum != _CRC % crc32(content):
+        is_ours = raw.startswith(b'{"format":')
+        raise ValueError("the checksum does not fit" if is_ours else "this is no line of a log")
+    return content
+
+
+def decode(raw: bytes) -> Line[Message]:
+    """Check and decode a line; messages of classes that are unknown here are kept as such.
+
+    Raises:
+        ValueError: the line is not what was written, or a newer version wrote it.
+    """
+    content = check(raw) + b"}"
+    try:
+        line = _decoder().decode(content)
+    except msgspec.ValidationError:  # perhaps only of a class that is not defined here
+        line = _decode_one_by_one(content)
+    if line.format != FORMAT:
+        raise ValueError(f"it has format {line.format}, of a newer version of orders")
+    return line
+
+
+def checksum(raw: bytes) -> str:
+    """Return the checksum that stands in a line: eight hexadecimal digits."""
+    return raw[-10:-2].decode()
+
+
+def is_torn(raw: bytes, seq: int) -> bool:
+    """Return whether `raw`, which no line feed follows, is a line `seq` that was cut short."""
+    begins = b'{"format":%d,"seq":%d,' % (FORMAT, seq)
+    content, *_ = raw.rpartition(_CRC[:8])
+    is_whole = raw[len(content) :].startswith(_CRC % crc32(content))
+    return raw[: len(begins)] == begins[: len(raw)] and not is_whole
+
+
+def _decoder() -> msgspec.json.Decoder[Line[Message]]:
+    kinds = tuple(message_classes().values())
+    if (decoder := _decoders.get(len(kinds))) is None:
+        union: Any = Union[kinds]  # noqa: UP007 - of as many classes as there are
+        decoder = _decoders[len(kinds)] = msgspec.json.Decoder(Line[union])
+    return decoder
+
+
+def _decode_one_by_one(content: bytes) -> Line[Message]:
+    line = msgspec.json.decode(content, type=Line[msgspec.Raw])
+    messages = tuple(decode_message(bytes(message)) for message in line.messages)
+    fields = msgspec.structs.asdict(line) | {"messages": messages}
+    return Line(**fields)

@@ -1,0 +1,293 @@
+"""Where orders are looked up: the port, and TinyDB behind it.
+
+Orders are never written here by hand. The repository is the fold of the event log: it reads
+the state file, folds in the lines that came after it, and now and then writes the result
+back. So a state file may be old, gone or damaged without any order being lost.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import reduce
+from operator import and_
+from pathlib import Path
+from threading import RLock
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+from tinydb import TinyDB, where
+
+from .disk import Disk
+from .domain import Order, OrderState, evolve
+from .errors import AmbiguousOrder, ForeignFile, LogDamaged, OrderNotFound, StoreError
+from .event_log import EventLog, Position
+from .events import OrderCreated, OrderEvent
+from .line import checksum
+from .message import now
+from .storage import FORMAT, Head, StateStorage
+
+SMALL = 1 << 20  # bytes; below, every command brings the state file up to date
+
+
+class Filter(NamedTuple):
+    """Which orders to list; None lets every order through."""
+
+    status: str | None = None
+    item: str | None = None  # part of an item's name, in any case
+    customer: str | None = None  # part of the customer's name, in any case
+    since: datetime | None = None  # placed at or after
+    until: datetime | None = None  # placed before
+
+
+EVERY_ORDER = Filter()
+
+
+class OrderRepository(Protocol):
+    """Looks orders up. What it returns is the caller's own: changing it changes nothing here."""
+
+    def get(self, order_id: str) -> Order:
+        """Return the order with this id; raise OrderNotFound."""
+
+    def resolve(self, prefix: str) -> str:
+        """Return the id that begins with `prefix`; raise OrderNotFound or AmbiguousOrder."""
+
+    def with_key(self, key: str) -> str | None:
+        """Return the id of the order placed with this key, or whose id it is; else None."""
+
+    def version(self, order_id: str) -> int:
+        """Return the order's stored version; 0 where there is no such order."""
+
+    def list(self, wanted: Filter = ..., limit: int | None = None) -> Sequence[OrderState]:
+        """Return the wanted orders, newest first, at most `limit`."""
+
+    def count(self, wanted: Filter = ...) -> int:
+        """Return how many orders are wanted."""
+
+
+class TinyDBOrderRepository:
+    """Orders in TinyDB's JSON, always as current as the log.
+
+    Args:
+        path: the state file, `orders.json`.
+        log: the event log that the state is the fold of.
+        disk: does the file calls.
+        warn: told in a sentence when the state file had to be set aside.
+    """
+
+    def __init__(self, path: Path, log: EventLog, disk: Disk, warn: Callable[[str], None]) -> None:
+        self.path = path
+        self._log = log
+        self._disk = disk
+        self._warn = warn
+        self._storage = StateStorage(path, disk)
+        # The fold changes the tables under TinyDB, whose query cache would not notice.
+        self._orders = TinyDB(storage=lambda: self._storage).table("orders", cache_size=0)
+        self._lock = RLock()
+        self._position: Position | None = None  # up to which the log is folded in
+        self._line = ""  # checksum of the last line folded in
+        self._head: Head | None = None
+        self._damage: str | None = None
+        self._numbers: dict[str, int] = {}  # order id -> TinyDB's document id
+        self._keys: dict[str, str] = {}  # key -> order id
+        self._verified = False
+
+    def get(self, order_id: str) -> Order:
+        """Return the order with this id.
+
+        Raises:
+            OrderNotFound: there is none.
+        """
+        with self._lock:
+            self.refresh()
+            state = self._state(order_id)
+        if state is None:
+            raise OrderNotFound(order_id)
+        return Order(state)
+
+    def resolve(self, prefix: str) -> str:
+        """Return the only order id that begins with `prefix`.
+
+        Raises:
+            OrderNotFound: none does.
+            AmbiguousOrder: several do.
+        """
+        with self._lock:
+            self.refresh()
+            if prefix in self._numbers:
+                return prefix
+            found = [
+                order_id for order_id in self._numbers if prefix and order_id.startswith(prefix)
+            ]
+        if not found:
+            raise OrderNotFound(prefix)
+        if len(found) > 1:
+            raise AmbiguousOrder(prefix, found)
+        return found[0]
+
+    def with_key(self, key: str) -> str | None:
+        """Return the id of the order placed with this key; an order's id is a key of it too."""
+        with self._lock:
+            self.refresh()
+            return self._keys.get(key) or (key if key in self._numbers else None)
+
+    def version(self, order_id: str) -> int:
+        """Return the order's stored version; 0 where there is no such order."""
+        with self._lock:
+            self.refresh()
+            state = self._state(order_id)
+            return state.version if state else 0
+
+    def list(self, wanted: Filter = EVERY_ORDER, limit: int | None = None) -> Sequence[OrderState]:
+        """Return the wanted orders, newest first, at most `limit`."""
+        with self._lock:
+            self.refresh()
+            if wanted == EVERY_ORDER:
+                newest = list(self._numbers)[: -limit - 1 : -1] if limit else [*self._numbers][::-1]
+                return [state for order_id in newest if (state := self._state(order_id))]
+            found = self._orders.search(_query(wanted))
+        return [msgspec.convert(document, OrderState) for document in found[::-1][:limit]]
+
+    def count(self, wanted: Filter = EVERY_ORDER) -> int:
+        """Return how many orders are wanted."""
+        with self._lock:
+            self.refresh()
+            if wanted == EVERY_ORDER:
+                return len(self._numbers)
+            return self._orders.count(_query(wanted))
+
+    def key_of(self, order_id: str) -> str:
+        """Return the key that the order was placed with, or else its id."""
+        with self._lock:
+            self.refresh()
+            document = self._storage.tables["keys"].get(str(self._numbers[order_id]))
+        return document["key"] if document else order_id
+
+    def refresh(self) -> None:
+        """Fold in what has been appended to the log."""
+        with self._lock:
+            if self._position is None:
+                self._position = self._load()
+            for entry in self._log.read(self._position):
+                for message in entry.line.messages:
+                    if isinstance(message, OrderEvent):
+                        self._fold(message, entry.line.seq)
+                self._position, self._line = entry.end, checksum(entry.raw)
+
+    def verify(self) -> None:
+        """Check, at little cost, that the state file is one of this log, before adding to it.
+
+        Raises:
+            ForeignFile: it is not ours.
+            StoreError: it knows more than the log.
+        """
+        if self._verified:
+            return
+        head = self._storage.head()
+        if head is None and self._storage.size():
+            self._storage.load()
+        if head is not None:
+            self._check_head(head)
+        self._verified = True
+
+    def checkpoint(self) -> bool:
+        """Write the state file if the log has gone on since; return whether that was so.
+
+        Raises:
+            NotStored: the disk refuses; the file is as it was, and no order is lost.
+        """
+        with self._lock, self._log.writing():
+            self._log.sync()  # the state must not know what a power cut could take from the log
+            self.refresh()
+            position = self._position or Position()
+            if self._head and self._head.seq == position.seq and not self._damage:
+                return False
+            if self._damage:
+                self._set_aside(self._damage)
+            head = Head(FORMAT, position.seq, position.offset, self._line, "")
+            self._storage.write({"log": {"1": msgspec.structs.asdict(head)}, **self._tables()})
+            self._head, self._damage = head, None
+            return True
+
+    def checkpoint_if_due(self) -> bool:
+        """Write the state file if that is cheap, or if the log has outgrown it by half."""
+        size = self._storage.size()
+        head = self._head or self._storage.head()
+        behind = self._log.end() - (head.offset if head else 0)
+        due = max(size, behind) < SMALL or behind > max(SMALL, size // 2)
+        return self.checkpoint() if due else False
+
+    def _load(self) -> Position:
+        """Take over the state file as far as it can be trusted."""
+        head, tables, self._damage = self._storage.load()
+        if self._damage and not self._log.end():
+            raise StoreError(
+                f"{self.path} {self._damage}, and there is no event log to mend it from"
+            )
+        if head is not None:
+            self._check_head(head)
+        self._head, self._line = head, head.line if head else ""
+        self._storage.tables = {"log": {}, "orders": {}, "keys": {}, **tables}
+        documents = self._storage.tables["orders"]
+        self._numbers = {document["id"]: int(number) for number, document in documents.items()}
+        keys = self._storage.tables["keys"].values()
+        self._keys = {document["key"]: document["order_id"] for document in keys}
+        return Position(head.offset, head.seq) if head else Position()
+
+    def _check_head(self, head: Head) -> None:
+        if head.format != FORMAT:
+            raise ForeignFile(self.path, f"has format {head.format}, of a newer version of orders")
+        if not self._log.ends_at(Position(head.offset, head.seq), head.line):
+            raise StoreError(
+                f"{self.path} was made of {head.seq} lines of a log that {self._log.path} is not"
+                " (or no longer); restore that file from a backup, or move the state file away"
+                " to go on with the log as it is"
+            )
+
+    def _fold(self, event: OrderEvent, seq: int) -> None:
+        try:
+            state = evolve(self._state(event.order_id), event)
+        except ValueError as error:
+            raise LogDamaged(self._log.path, seq, str(error)) from error
+        number = self._numbers.setdefault(state.id, len(self._numbers) + 1)
+        self._storage.tables["orders"][str(number)] = msgspec.to_builtins(state)
+        if isinstance(event, OrderCreated) and event.key is not None:
+            self._keys[event.key] = state.id
+            document = {"key": event.key, "order_id": state.id}
+            self._storage.tables["keys"][str(number)] = document
+
+    def _state(self, order_id: str) -> OrderState | None:
+        number = self._numbers.get(order_id)
+        document = None if number is None else self._orders.get(doc_id=number)
+        return None if document is None else msgspec.convert(document, OrderState)
+
+    def _tables(self) -> dict[str, dict[str, Any]]:
+        return {name: self._storage.tables[name] for name in ("orders", "keys")}
+
+    def _set_aside(self, damage: str) -> None:
+        kept = self.path.with_name(f"{self.path.name}.{now():%Y%m%dT%H%M%S.%f}")
+        self._disk.replace_atomically(kept, self.path.read_bytes())
+        self._warn(f"{self.path} {damage}: it is kept as {kept.name} and made anew from the log")
+
+
+def _query(wanted: Filter) -> Any:
+    """Return the filter as a TinyDB query."""
+    status, item, customer, since, until = wanted
+    queries: list[Any] = []
+    if status is not None:
+        queries.append(where("status") == status)
+    if item is not None:
+        queries.append(where("items").test(lambda names: any(_within(item, n) for n in names)))
+    if customer is not None:
+        queries.append(where("customer").test(lambda name: _within(customer, name or "")))
+    if since is not None:
+        queries.append(where("placed_at").test(lambda time: _time(time) >= since))
+    if until is not None:
+        queries.append(where("placed_at").test(lambda time: _time(time) < until))
+    return reduce(and_, queries)
+
+
+def _within(part: str, text: Any) -> bool:
+    return part.casefold() in text.casefold()
+
+
+def _time(text: Any) -> datetime:
+    return datetime.fromisoformat(text)

@@ -1,0 +1,134 @@
+"""The state file, `orders.json`, as a TinyDB storage that survives crashes.
+
+TinyDB's own JSONStorage rewrites the file in place: a crash or a full disk in between
+empties it. This one replaces the file atomically, keeps the tables in memory between reads,
+and begins the file with a table that says which part of the log the state is made of:
+
+    {"log": {"1": {"format": 1, "seq": 7, "offset": 3301, "line": "1c291ca3", "checksum": "..."}},
+     "orders": {"1": {"id": "...", "items": ["..."], ...}, "2": {...}},
+     "keys": {"2": {"key": "...", "order_id": "..."}}}
+
+`seq` lines of the log, `offset` bytes, are folded into it, the last one with the checksum
+`line`; `checksum` is the CRC-32 of that and of all that follows. Stock TinyDB opens the file.
+"""
+
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+from zlib import crc32
+
+import msgspec
+from tinydb.storages import Storage
+
+from .disk import Disk, reason, require_regular
+from .errors import ForeignFile, StoreUnavailable
+
+FORMAT = 1
+HEAD_SIZE = 256  # bytes within which the first table ends
+
+Tables = dict[str, dict[str, Any]]
+
+
+class Head(msgspec.Struct, frozen=True):
+    """The first table's only document: what the state is made of."""
+
+    format: int
+    seq: int
+    offset: int
+    line: str
+    checksum: str
+
+
+class Loaded(NamedTuple):
+    """The state file as found: `head` is None and `damage` says why where it cannot be used."""
+
+    head: Head | None
+    tables: Tables
+    damage: str | None
+
+
+class StateStorage(Storage):
+    """Keeps TinyDB's tables in memory; writes them as one file, atomically.
+
+    Args:
+        path: the state file.
+        disk: does the file calls.
+    """
+
+    def __init__(self, path: Path, disk: Disk) -> None:
+        super().__init__()
+        self.path = path
+        self.tables: Tables = {}
+        self._disk = disk
+
+    def read(self) -> Tables:
+        """Return the tables in memory; TinyDB calls this for every query."""
+        return self.tables
+
+    def write(self, data: Tables) -> None:
+        """Replace the file by `data`, whose first table is the head without its checksum.
+
+        Raises:
+            NotStored: the disk refuses; the file is as it was.
+        """
+        head = Head(**data["log"]["1"])
+        rest = {name: table for name, table in data.items() if name != "log"}
+        body = msgspec.json.encode(rest)[1:]
+        head = msgspec.structs.replace(head, checksum=_checksum(head, body))
+        start = msgspec.json.encode({"log": {"1": head}})[:-1]
+        self._disk.replace_atomically(self.path, start + b"," + body)
+        self.tables = data
+
+    def size(self) -> int:
+        """Return the file's size in bytes; 0 where there is none."""
+        return self.path.stat().st_size if require_regular(self.path) else 0
+
+    def head(self) -> Head | None:
+        """Return the head, reading the beginning of the file only; None where it has none."""
+        if not require_regular(self.path):
+            return None
+        with self._open() as file:
+            return _split(file.read(HEAD_SIZE))[0]
+
+    def load(self) -> Loaded:
+        """Read and check the whole file.
+
+        Raises:
+            ForeignFile: it is JSON, but not ours.
+        """
+        data = b""
+        if require_regular(self.path):
+            with self._open() as file:
+                data = file.read()
+        if not data:
+            return Loaded(None, {}, None)
+        head, body = _split(data)
+        try:
+            tables = msgspec.json.decode(data)
+        except ValueError:  # msgspec's, and that of bytes that are not UTF-8
+            return Loaded(None, {}, "is not valid JSON")
+        if not (isinstance(tables, dict) and isinstance(tables.get("log"), dict)):
+            raise ForeignFile(self.path, "is not the state of an order store")
+        if head is None or (head.format == FORMAT and head.checksum != _checksum(head, body)):
+            return Loaded(None, {}, "was changed by another program")
+        return Loaded(head, tables, None)
+
+    def _open(self) -> BinaryIO:
+        try:
+            return self.path.open("rb")
+        except OSError as error:
+            raise StoreUnavailable(self.path, reason(error)) from error
+
+
+def _split(data: bytes) -> tuple[Head | None, bytes]:
+    """Return the head, or None, and what follows its table."""
+    start, end, body = data.partition(b"}},")
+    try:
+        tables = msgspec.json.decode(start + b"}}}", type=dict[str, dict[str, Head]])
+        return (tables["log"]["1"] if end else None), body
+    except (ValueError, KeyError):
+        return None, data
+
+
+def _checksum(head: Head, body: bytes) -> str:
+    made_of = b"%d %d %d %s " % (head.format, head.seq, head.offset, head.line.encode())
+    return f"{crc32(body, crc32(made_of)):08x}"
