@@ -1,0 +1,123 @@
+"""The composition root: the only room that knows every other and puts them together.
+
+with bootstrap("data") as app:
+    order_id = app.bus.send(PlaceOrder(items=("100 inch TV",)))
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from .bus import MessageBus, Subscriber, log_failure
+from .delivery import Deliveries, Leases
+from .disk import Disk, FileLock
+from .errors import OrdersError
+from .event_log import EventLog
+from .handlers import COMMAND_HANDLERS, EVENT_SUBSCRIBERS
+from .message import Event
+from .notifier import ConsoleNotifier
+from .repository import TinyDBOrderRepository
+from .settings import Settings
+from .unit_of_work import UnitOfWork
+
+
+def log_warning(warning: str) -> None:
+    """Pass a warning on to `logging`, which prints it unless told otherwise."""
+    import logging  # noqa: PLC0415 - 5 ms that only a warning has to pay
+
+    logging.getLogger("orders").warning("%s", warning)
+
+
+class App:
+    """The order system on one directory. Close it, or use it in a `with` block.
+
+    Attributes:
+        bus: send commands and subscribe to events here.
+        orders: the repository, to look orders up.
+        log: the event log.
+        deliveries: what subscribers are owed.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        disk: Disk,
+        on_failure: Callable[[Subscriber, Event, Exception], None],
+        on_warning: Callable[[str], None],
+        dependencies: dict[str, Any],
+    ) -> None:
+        self.settings = settings
+        self._on_warning = on_warning
+        self._lock = FileLock(settings.data / "orders.lock", settings.lock_timeout)
+        self._leases = Leases(settings.data / ".running", disk)
+        self.log = EventLog(settings.data / "events.jsonl", self._lock, disk)
+        self.orders = TinyDBOrderRepository(
+            settings.data / "orders.json", self.log, disk, on_warning
+        )
+        self.bus = MessageBus(on_failure=on_failure)
+        self._uow = UnitOfWork(self.log, self.orders, self.bus, self._leases.mine, on_warning)
+        self.deliveries = Deliveries(self.log, self.bus, self._uow, self._leases)
+        self.bus.deliver = self.deliveries.deliver
+        self.bus.on_handled = self._uow.note_handled
+        self.bus.dependencies.update(
+            {"bus": self.bus, "uow": self._uow, "notifier": ConsoleNotifier()} | dependencies
+        )
+
+    def uow(self) -> UnitOfWork:
+        """Return the unit of work, to be opened with `with`."""
+        return self._uow
+
+    def close(self) -> None:
+        """Bring the state file up to date if this application stored anything; let go of all."""
+        try:
+            if self.log.appended:
+                self.orders.checkpoint_if_due()
+        except OrdersError as error:  # every order is safe in the log
+            self._on_warning(f"{error} (the orders themselves are safe in the log)")
+        finally:
+            self._leases.close()
+            self.log.close()
+            self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def bootstrap(
+    data: str | Path | None = None,
+    *,
+    settings: Settings | None = None,
+    disk: Disk | None = None,
+    on_failure: Callable[[Subscriber, Event, Exception], None] = log_failure,
+    on_warning: Callable[[str], None] = log_warning,
+    **dependencies: Any,
+) -> App:
+    """Wire the order system; files are touched when they are first needed.
+
+    Args:
+        data: the store's directory; else that of `settings`.
+        settings: else read from the environment.
+        disk: does the file calls; a test may give one that fails.
+        on_failure: called with (subscriber, event, error) when a delivery has failed.
+        on_warning: called with a sentence when something was survived.
+        dependencies: what handlers may ask for by name; `notifier=...` replaces the console.
+    """
+    settings = settings or Settings.from_environment()
+    if data is not None:
+        settings = settings._replace(data=Path(data))
+    app = App(settings, disk or Disk(), on_failure, on_warning, dependencies)
+    for command, handler in COMMAND_HANDLERS.items():
+        app.bus.register(command, handler)
+    for event, subscribers in EVENT_SUBSCRIBERS.items():
+        for subscriber in subscribers:
+            app.bus.subscribe(event, subscriber)
+    return app

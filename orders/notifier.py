@@ -1,0 +1,40 @@
+"""Where a notice goes. The console now; mail or a queue by the same port."""
+
+import sys
+from typing import NamedTuple, Protocol, TextIO
+
+from .text import safe
+
+
+class Notice(NamedTuple):
+    """What the sales department is told of a new order; its id tells a repeated notice."""
+
+    order_id: str
+    items: tuple[str, ...]
+
+    @property
+    def item_list(self) -> str:
+        """The items as Python writes a list, which escapes what cannot be shown."""
+        return repr(list(self.items))
+
+    def __str__(self) -> str:
+        rule = "============"
+        return f"{rule}\nNew Order:\n{rule}\nID: {safe(self.order_id)}\nItems: {self.item_list}"
+
+
+class Notifier(Protocol):
+    """Delivers notices; whatever it raises makes the delivery one to be tried again."""
+
+    def notify(self, notice: Notice) -> None:
+        """Deliver one notice, wholly, before returning."""
+
+
+class ConsoleNotifier:
+    """Prints notices, as plain text, to standard output unless given another stream."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream
+
+    def notify(self, notice: Notice) -> None:
+        """Print the notice and flush it, for a notice in a buffer is not delivered."""
+        print(notice, file=self._stream or sys.stdout, flush=True)

@@ -1,0 +1,278 @@
+"""The unit of work: orders and events that are stored together, or not at all.
+
+    with app.uow() as uow:
+        order = uow.orders.get(order_id)
+        order.ship()
+        uow.emit(...)
+
+On the way out the outermost unit writes one line to the event log; only then does anybody
+hear of its events. If the block raises, or the line cannot be written, nothing is stored and
+the orders in memory are as they were before the block. Units nest: an inner one that fails
+takes back its own changes and events only. One object serves all threads of an application;
+each thread has its own stack of open units.
+"""
+
+from collections.abc import Callable
+from threading import local
+from types import TracebackType
+from typing import Self
+
+from .bus import MessageBus
+from .domain import Order, moment
+from .errors import Conflict, KeyTaken, OrdersError
+from .event_log import EventLog
+from .events import Added, Committed, OrderCreated, RolledBack, UnitEvent
+from .ledger import Delivery
+from .message import Command, Event, Message
+from .repository import TinyDBOrderRepository
+
+
+class _Unit:
+    """One `with` block: what it has gathered so far."""
+
+    def __init__(self, outer: "_Unit | None", cause: Message | None) -> None:
+        self.outer = outer
+        self.cause = cause
+        self.since = moment()
+        self.orders: dict[str, Order] = {}
+        self.messages: dict[str, Message] = {}
+        self.deliveries: list[Delivery] = []
+        self.checks: list[Callable[[], None]] = []
+
+    def knows(self, message: Message) -> bool:
+        return message.id in self.messages or (self.outer is not None and self.outer.knows(message))
+
+    def find(self, order_id: str) -> Order | None:
+        if (order := self.orders.get(order_id)) is not None or self.outer is None:
+            return order
+        return self.outer.find(order_id)
+
+    def note(self, message: Message) -> None:
+        """Gather a message once, as part of the conversation of its cause."""
+        if not self.knows(message):
+            self.messages[message.id] = message.caused_by(self.cause)
+
+    def gather(self) -> None:
+        """Gather the events that the unit's orders have raised."""
+        for order in self.orders.values():
+            for event in order.pending:
+                self.note(event)
+
+    def join(self, outer: "_Unit") -> None:
+        """Become part of the outer unit."""
+        outer.orders.update(self.orders)
+        outer.messages.update(self.messages)
+        outer.deliveries += self.deliveries
+        outer.checks += self.checks
+
+    def undo(self) -> None:
+        """Take back what happened to orders since the block began, the outer units' too."""
+        unit: _Unit | None = self
+        while unit is not None:
+            for order in unit.orders.values():
+                order.undo_since(self.since)
+            unit = unit.outer
+
+
+class _Stack(local):
+    """The open units of one thread, and the commands in the middle of which some were stored."""
+
+    def __init__(self) -> None:
+        self.top: _Unit | None = None
+        self.stored: set[str] = set()
+
+
+class UnitOfWork:
+    """Stores orders and events atomically; `with` opens a unit, `emit` and `orders` use it.
+
+    Args:
+        log: where units are stored.
+        repository: where orders are looked up.
+        bus: told of events, after they are stored.
+        owner: names the process as the one to deliver what a unit's events owe.
+        warn: told in a sentence when an event that survives rollback cannot be stored.
+
+    Attributes:
+        orders: the orders as this thread's unit sees them.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        repository: TinyDBOrderRepository,
+        bus: MessageBus,
+        owner: Callable[[], str],
+        warn: Callable[[str], None],
+    ) -> None:
+        self._log = log
+        self._repository = repository
+        self._bus = bus
+        self._owner = owner
+        self._warn = warn
+        self._stack = _Stack()
+        self.orders = UnitOrders(self._unit, repository, self._announce)
+
+    def __enter__(self) -> Self:
+        cause = self._bus.handling
+        self._stack.top = _Unit(self._stack.top, cause)
+        if isinstance(cause, Command):
+            self.note_handled(cause)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        unit = self._unit()
+        self._stack.top = unit.outer
+        if kind is not None:
+            self._roll_back(unit)
+            return
+        unit.gather()
+        if unit.outer is not None:
+            unit.join(unit.outer)
+            return
+        try:
+            events = self._store(unit)
+        except BaseException:
+            self._roll_back(unit)
+            raise
+        for order in unit.orders.values():
+            order.mark_stored()
+        self._announce(Committed, unit.orders)
+        self._bus.publish(*events)
+
+    def emit(self, event: Event) -> None:
+        """Have `event` published once the unit is stored; outside a unit, store it at once."""
+        if self._stack.top is None:
+            with self:
+                self.emit(event)
+        else:
+            self._stack.top.note(event.caused_by(self._bus.handling))
+
+    def settle(self, delivery: Delivery, check: Callable[[], None]) -> None:
+        """Record the outcome of a delivery with this unit, unless `check` raises then."""
+        unit = self._unit()
+        unit.deliveries.append(delivery)
+        unit.checks.append(check)
+
+    def note_handled(self, command: Command) -> None:
+        """Store a command that was handled inside this thread's unit along with it, once."""
+        if self._stack.top is not None and command.id not in self._stack.stored:
+            self._stack.top.note(command)
+
+    def _unit(self) -> _Unit:
+        if self._stack.top is None:
+            raise OrdersError("no unit of work is open: use `with uow:`")
+        return self._stack.top
+
+    def _store(self, unit: _Unit) -> list[Event]:
+        """Write the unit as one line of the log; return the events to publish."""
+        stored = [m for m in unit.messages.values() if not isinstance(m, Event) or m.stored]
+        events = [message for message in unit.messages.values() if isinstance(message, Event)]
+        lasting = [event for event in events if event.stored]
+        if not lasting and not unit.deliveries:
+            return events
+        owed = [
+            Delivery(event.id, subscriber.name)
+            for event in lasting
+            for subscriber in self._bus.subscribers(type(event))
+        ]
+        owner = self._owner() if owed else None
+        with self._log.writing():
+            self._repository.verify()
+            for order in unit.orders.values():
+                self._check_version(order)
+            for check in unit.checks:
+                check()
+            self._log.append(stored, [*unit.deliveries, *owed], owner=owner, sync=bool(lasting))
+        self._stack.stored = {
+            message_id
+            for message_id in (*self._stack.stored, *unit.messages)
+            if self._bus.is_handling(message_id)
+        }
+        return events
+
+    def _check_version(self, order: Order) -> None:
+        if not order.pending:
+            return
+        if order.stored_version == 0:  # its id is new and random; its key need not be
+            created = order.pending[0]
+            key = created.key if isinstance(created, OrderCreated) else None
+            if key is not None and (first := self._repository.with_key(key)) is not None:
+                raise KeyTaken(key, first)
+        elif (actual := self._repository.version(order.id)) != order.stored_version:
+            raise Conflict(order.id, order.stored_version, actual)
+
+    def _roll_back(self, unit: _Unit) -> None:
+        """Undo the unit; what it emitted to survive this goes on without it."""
+        unit.undo()
+        survivors = [
+            message
+            for message in unit.messages.values()
+            if isinstance(message, Event) and message.survives_rollback
+        ]
+        self._announce(RolledBack, unit.orders)
+        if unit.outer is not None:
+            for event in survivors:
+                unit.outer.note(event)
+        elif survivors:
+            alone = _Unit(None, None)
+            for event in survivors:
+                alone.note(event)
+            try:
+                events = self._store(alone)
+            except OrdersError as error:  # the error that caused the rollback matters more
+                self._warn(f"{type(survivors[0]).__name__} was not recorded: {error}")
+            else:
+                self._bus.publish(*events)
+
+    def _announce(self, kind: type[UnitEvent], orders: dict[str, Order]) -> None:
+        if self._bus.subscribers(kind):
+            self._bus.publish(*(kind(order_id=order_id) for order_id in orders))
+
+
+class UnitOrders:
+    """The orders as a unit of work sees them: what is stored, with the unit's own changes."""
+
+    def __init__(
+        self,
+        unit: Callable[[], _Unit],
+        repository: TinyDBOrderRepository,
+        announce: Callable[[type[UnitEvent], dict[str, Order]], None],
+    ) -> None:
+        self._unit = unit
+        self._repository = repository
+        self._announce = announce
+
+    def add(self, order: Order) -> None:
+        """Put `order`, new or changed, under the unit: its events are stored with it."""
+        unit = self._unit()
+        known = unit.find(order.id)
+        if known is not None and known is not order:
+            raise OrdersError(f"another copy of order {order.id} is in this unit; change that one")
+        if order.id not in unit.orders:
+            unit.orders[order.id] = order
+            self._announce(Added, {order.id: order})
+
+    def get(self, order_id: str) -> Order:
+        """Return the order, to be changed: its events are stored with the unit.
+
+        Raises:
+            OrderNotFound: there is none.
+        """
+        order = self._unit().find(order_id) or self._repository.get(order_id)
+        self.add(order)
+        return order
+
+    def with_key(self, key: str) -> str | None:
+        """Return the id of the order placed with this key, in this unit or before, or None."""
+        unit: _Unit | None = self._unit()
+        while unit is not None:
+            for order in unit.orders.values():
+                if key in (order.key, order.id):
+                    return order.id
+            unit = unit.outer
+        return self._repository.with_key(key)
