@@ -1,0 +1,247 @@
+"""The command line: each command parses, sends a message or asks the store, shows the answer."""
+
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from . import __version__, exchange, views
+from .commands import CancelOrder, PlaceOrder, ShipOrder
+from .console import Console
+from .demos import SCENARIOS, play
+from .disk import Disk
+from .domain import MAX_ITEMS, Status
+from .parameters import JsonOption, OrderArgument, TimeOption, open_store
+from .repository import Filter
+
+PAGE = 20  # orders in a table, unless --limit says otherwise
+
+app = typer.Typer(
+    name="orders",
+    help="The order system you can kill at any line: place orders, see every message, break it.",
+    epilog='Try: orders demo, then orders place "100 inch TV" "magic carpet", then orders list.',
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its status."""
+    console = Console()
+    app.rich_markup_mode = "rich" if console.draws else None  # Rich takes 50 ms to import
+    sys.exit(console.run(lambda: app(standalone_mode=False, prog_name="orders", obj=console)))
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"orders {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    data: Annotated[
+        Path, typer.Option(envvar="ORDERS_DATA", metavar="DIR", help="Where the store is.")
+    ] = Path("data"),
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Open the store at DIR, or show the help where no command is given."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+    context.meta["data"] = data
+
+
+@app.command(epilog='Example: orders place "100 inch TV" "magic carpet" --customer "Aunt Mae"')
+def place(
+    context: typer.Context,
+    items: Annotated[
+        list[str],
+        typer.Argument(metavar="ITEM...", help="What is ordered; - reads one a line from stdin."),
+    ],
+    customer: Annotated[str | None, typer.Option(metavar="NAME", help="Who orders.")] = None,
+    key: Annotated[
+        str | None, typer.Option(help="The same key again gives the first order again.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Place an order; sales are notified."""
+    lines = (line.rstrip("\n") for line in sys.stdin)
+    named = chain.from_iterable(lines if item == "-" else [item] for item in items)
+    wanted = tuple(item for item, _ in zip(named, range(MAX_ITEMS + 1), strict=False))
+    with open_store(context) as (console, store):
+        if json:
+            console.notices_to = "stderr"
+        first = None if key is None else store.orders.with_key(key.strip())
+        order_id = store.bus.send(PlaceOrder(wanted, customer, key))
+        if json:
+            console.json(store.orders.get(order_id).state)
+        if order_id == first:
+            console.say(f"Key {key} was used before, for order {order_id}; nobody is notified.")
+
+
+@app.command("list", epilog="Example: orders list --item TV --since 3d")
+def list_orders(
+    context: typer.Context,
+    status: Annotated[Status | None, typer.Option(help="Only these.")] = None,
+    item: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Only with an item named like this.")
+    ] = None,
+    customer: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Only of customers named like this.")
+    ] = None,
+    since: Annotated[datetime | None, TimeOption] = None,
+    until: Annotated[datetime | None, TimeOption] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many.")] = None,
+    json: JsonOption = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one item a row.")] = False,
+) -> None:
+    """List orders, newest first: 20 in a table, all of them otherwise."""
+    if json and csv:
+        raise typer.BadParameter("--json and --csv exclude each other", context)
+    with open_store(context) as (console, store):
+        draws = console.draws and not (json or csv)
+        wanted = Filter(status, item, customer, since, until)
+        total = store.orders.count(wanted)
+        orders = store.orders.list(wanted, limit or (PAGE if draws else None))
+        if csv:
+            with_keys = ((order, store.orders.key_of(order.id)) for order in orders)
+            console.json_lines(exchange.write(with_keys, "csv"))
+        elif json:
+            console.json_lines(exchange.json_array(map(exchange.order_json, orders)))
+        else:
+            console.orders(orders)
+        if not total:
+            console.say('No orders. Place one: orders place "100 inch TV"')
+        elif len(orders) < total:
+            console.say(f"{len(orders):,} of {total:,} orders; --limit N shows more.")
+        elif draws:
+            console.say(f"{total:,} order{'s' if total > 1 else ''}.")
+
+
+@app.command(epilog="Example: orders show 3f2a")
+def show(context: typer.Context, order: OrderArgument, json: JsonOption = False) -> None:
+    """Show one order with its history."""
+    with open_store(context) as (console, store):
+        state = store.orders.get(store.orders.resolve(order)).state
+        steps = views.of_order(store.log, state.id)
+        if json:
+            console.json(views.with_history(state, steps))
+        elif console.draws:
+            from . import render  # noqa: PLC0415 - Rich takes 50 ms to import
+
+            render.show(render.order_page(state, [step.row for step in steps]))
+        else:
+            console.records([views.record(state), *(step.row for step in steps)])
+
+
+@app.command(epilog="Example: orders ship 3f2a")
+def ship(context: typer.Context, order: OrderArgument) -> None:
+    """Ship a placed order."""
+    _move(context, order, ShipOrder, "Shipped")
+
+
+@app.command(epilog='Example: orders cancel 3f2a --reason "out of stock"')
+def cancel(
+    context: typer.Context,
+    order: OrderArgument,
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why.")] = None,
+) -> None:
+    """Cancel a placed order."""
+    _move(context, order, lambda order_id: CancelOrder(order_id, reason), "Cancelled")
+
+
+def _move(context: typer.Context, order: str, command: Callable[[str], Any], done: str) -> None:
+    with open_store(context) as (console, store):
+        order_id = store.orders.resolve(order)
+        store.bus.send(command(order_id))
+        console.say(f"{done} order {order_id}.")
+
+
+@app.command("import", epilog="Example: orders import data/sample-orders.csv")
+def import_orders(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .csv, .jsonl or .json file.")],
+    json: JsonOption = False,
+) -> None:
+    """Place every order of a file, once; a bad line anywhere imports nothing."""
+    total = exchange.check(file)
+    with open_store(context) as (console, store):
+        console.notices_to = "nowhere"
+        with console.progress("Importing", total) as advance:
+            counts = exchange.import_file(store, file, advance)
+    console.say(f"{counts.imported:,} orders imported, {counts.skipped:,} skipped: known keys.")
+    if json:
+        console.json(counts._asdict())
+
+
+@app.command(epilog="Example: orders export orders.csv")
+def export(
+    context: typer.Context,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="Where to; standard output if left out.")
+    ] = None,
+    to: Annotated[
+        exchange.Format | None, typer.Option("--format", help="Else the file's ending; else json.")
+    ] = None,
+) -> None:
+    """Write every order, oldest first, in a form that import reads."""
+    with open_store(context, recover=False) as (console, store):
+        orders = [*reversed(store.orders.list())]
+        with_keys = ((order, store.orders.key_of(order.id)) for order in orders)
+        lines = exchange.write(with_keys, to or (exchange.format_of(file) if file else "json"))
+        if file is None:
+            console.json_lines(lines)
+        else:
+            Disk().replace_atomically(file, "".join(f"{line}\n" for line in lines).encode())
+            console.say(f"{len(orders):,} orders exported to {file}.")
+
+
+@app.command(epilog="Example: orders log --after 100 --json")
+def log(
+    context: typer.Context,
+    after: Annotated[int, typer.Option(min=0, metavar="SEQ", help="Only later lines.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Show the event log: every message, and what came of its deliveries."""
+    with open_store(context, recover=False) as (console, store):
+        entries = (entry for entry in store.log.read() if entry.line.seq > after)
+        if json:
+            console.json_lines(exchange.json_array(entry.raw.decode() for entry in entries))
+        else:
+            console.records(row for entry in entries for row in views.log_rows(entry.line))
+
+
+@app.command(epilog="Example: orders topics")
+def topics(context: typer.Context) -> None:
+    """Show the wiring: each topic, its message, and who handles it."""
+    with open_store(context, recover=False) as (console, store):
+        console.rows(("Topic", "Message", "Kind", "Handled by"), views.wiring(store.bus))
+
+
+@app.command(epilog="Example: orders demo unit-of-work --step")
+def demo(
+    context: typer.Context,
+    scenario: Annotated[
+        str, typer.Argument(metavar="[SCENARIO]", help="Which; see --list.")
+    ] = "article",
+    list_them: Annotated[bool, typer.Option("--list", help="List the scenarios.")] = False,
+    step: Annotated[bool, typer.Option("--step", help="Wait for Enter between steps.")] = False,
+) -> None:
+    """Play a scripted run in a directory of its own, and check that it shows what it says."""
+    console: Console = context.obj
+    if list_them:
+        console.rows(("Scenario", "Shows"), [(name, text) for name, text in SCENARIOS.items()])
+        return
+    if scenario not in SCENARIOS:
+        raise typer.BadParameter(
+            f"no scenario {scenario!r}; there are {', '.join(SCENARIOS)}", context
+        )
+    play(scenario, console, step=step)

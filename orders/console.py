@@ -1,0 +1,161 @@
+"""What the commands print with: data to standard output, talk to standard error.
+
+On a terminal data is drawn with Rich; piped, it is one record a line, its fields separated by
+tabs. Whatever is printed here is made safe first.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import IntEnum
+from io import TextIOWrapper
+from typing import Any, Literal
+
+import msgspec
+import typer
+
+from . import views
+from .bus import Subscriber
+from .delivery import describe
+from .domain import OrderState
+from .errors import ImportRefused, Interrupted, OrdersError
+from .message import Event, name_of
+from .notifier import ConsoleNotifier, Notice
+from .text import safe, safe_json, shorten
+
+
+class ExitStatus(IntEnum):
+    """What the process tells its caller."""
+
+    DONE = 0
+    FAILED = 1
+    WRONG_USE = 2
+    INTERRUPTED = 130
+
+
+_WrongUse: Any = typer.BadParameter.__base__  # UsageError, which Typer does not export
+
+
+class Console:
+    """The process's own streams, and what the user wants to see on them."""
+
+    def __init__(self) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):  # show what cannot be encoded, do not fail on it
+                stream.reconfigure(errors="backslashreplace")
+        self.draws = _is_terminal(sys.stdout)
+        self.notices_to: Literal["stdout", "stderr", "nowhere"] = "stdout"
+
+    def run(self, command: Callable[[], int | None]) -> int:
+        """Run a command; say what stopped it, and return the status to exit with."""
+        try:
+            status = command()
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever read us has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return ExitStatus.DONE
+        except _WrongUse as error:
+            self.fail(error.format_message())
+            self.say(f"Try: {error.ctx.command_path if error.ctx else 'orders'} --help")
+            return ExitStatus.WRONG_USE
+        except Interrupted as error:
+            self.warn(f"interrupted: {error}")
+            return ExitStatus.INTERRUPTED
+        except OrdersError as error:
+            for line in error.lines if isinstance(error, ImportRefused) else ():
+                self.say(line)
+            self.fail(str(error))
+            return ExitStatus.FAILED
+        except (KeyboardInterrupt, typer.Abort):
+            return ExitStatus.INTERRUPTED
+        return status or ExitStatus.DONE
+
+    def say(self, text: str) -> None:
+        """Tell the user something that is not data."""
+        print(safe(text), file=sys.stderr)
+
+    def warn(self, text: str) -> None:
+        """Tell the user of something that was survived."""
+        print(f"{_label('warning:', 'yellow')} {safe(text)}", file=sys.stderr)
+
+    def fail(self, text: str) -> None:
+        """Tell the user in one line why it could not be done."""
+        print(f"{_label('error:', 'red')} {safe(text)}", file=sys.stderr)
+
+    def delivery_failed(self, subscriber: Subscriber, event: Event, error: Exception) -> None:
+        """Tell the user that a subscriber failed; the order is safe all the same."""
+        self.warn(
+            f"{subscriber.name} failed on {name_of(event)} {event.id}:"
+            f" {shorten(describe(error), 200)}; the order is stored, the failure is in `orders log`"
+        )
+
+    def json(self, value: Any) -> None:
+        """Print a value as one line of JSON."""
+        self.json_lines([msgspec.json.encode(value).decode()])
+
+    def json_lines(self, lines: Iterable[str]) -> None:
+        """Print lines of JSON."""
+        for line in lines:
+            print(safe_json(line))
+
+    def records(self, rows: Iterable[Sequence[str]]) -> None:
+        """Print rows, one a line, full values separated by tabs."""
+        for row in rows:
+            print("\t".join(map(safe, row)))
+
+    def rows(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Show rows as a table on a terminal, as records otherwise."""
+        if self.draws:
+            from . import render  # noqa: PLC0415 - Rich takes 50 ms to import
+
+            render.show(render.rows_table(columns, rows))
+        else:
+            self.records(rows)
+
+    def orders(self, orders: Sequence[OrderState]) -> None:
+        """Show orders as a table on a terminal, as records otherwise."""
+        if self.draws and orders:
+            from . import render  # noqa: PLC0415 - Rich takes 50 ms to import
+
+            render.show(render.order_table(orders))
+        else:
+            self.records(map(views.record, orders))
+
+    def wait(self) -> None:
+        """Wait until the user presses Enter."""
+        print("  [Enter]", end="", file=sys.stderr, flush=True)
+        sys.stdin.readline()
+
+    @contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+        """Show progress where somebody is watching; yield the function that advances it."""
+        if not _is_terminal(sys.stderr):
+            yield lambda: None
+            return
+        from . import render  # noqa: PLC0415 - Rich takes 50 ms to import
+
+        with render.progress(what, total) as advance:
+            yield advance
+
+    def notify(self, notice: Notice) -> None:
+        """Deliver a notice to where this command's notices go (the port of `notifier.py`)."""
+        if self.notices_to == "stderr":
+            ConsoleNotifier(sys.stderr).notify(notice)
+        elif self.notices_to == "stdout" and self.draws:
+            from . import render  # noqa: PLC0415 - Rich takes 50 ms to import
+
+            render.show(render.notice_panel(notice))
+            sys.stdout.flush()
+        elif self.notices_to == "stdout":
+            ConsoleNotifier(sys.stdout).notify(notice)
+
+
+def _is_terminal(stream: Any) -> bool:
+    return stream.isatty() or bool(os.environ.get("FORCE_COLOR"))
+
+
+def _label(text: str, colour: str) -> str:
+    if not _is_terminal(sys.stderr) or os.environ.get("NO_COLOR"):
+        return text
+    return typer.style(text, fg=colour, bold=True)

@@ -1,0 +1,91 @@
+"""Scripted runs, one file each; every one checks that what it shows has happened."""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+
+from ..bus import Subscriber
+from ..console import Console
+from ..errors import OrdersError
+from ..message import Event
+from ..notifier import Notice
+
+SCENARIOS = {
+    "article": "two orders, two notices, then the list: the article's run",
+    "simple": "the same in twenty lines: pubsub and a dict, nothing of this package",
+    "unit-of-work": "a command returns a value; events follow the commit, or never",
+    "session": "override a dependency; add, commit, roll back an order",
+}
+
+
+class Stage:
+    """What a scenario plays on: a directory, a notifier, and an audience.
+
+    Attributes:
+        data: an empty directory, removed after the run.
+        console: shows data.
+        notices: what the sales department was told so far.
+        failures: what subscribers raised so far, where the scenario has them reported here.
+    """
+
+    def __init__(self, console: Console, data: Path, *, step: bool) -> None:
+        self.data = data
+        self.console = console
+        self.notices: list[Notice] = []
+        self.failures: list[Exception] = []
+        self._waits = step
+        self._failed: list[str] = []
+
+    def step(self, text: str) -> None:
+        """Say what happens next; with --step, wait until the presenter has said more."""
+        self.console.say("")
+        self.console.say(f"> {text}")
+        if self._waits:
+            self.console.wait()
+
+    def say(self, text: str) -> None:
+        """Say something on the way."""
+        self.console.say(f"  {text}")
+
+    def failed(self, subscriber: Subscriber, event: Event, error: Exception) -> None:
+        """Show and keep a subscriber's failure."""
+        self.failures.append(error)
+        self.say(f"{subscriber.name} failed on {type(event).__name__}: {error}")
+
+    def notify(self, notice: Notice) -> None:
+        """Show a notice and keep it (the port of `notifier.py`)."""
+        self.notices.append(notice)
+        self.console.notify(notice)
+
+    def check(self, claim: str, is_true: bool) -> None:
+        """Say whether what was claimed has happened."""
+        self.console.say(f"  {'ok' if is_true else 'NOT SO'}: {claim}")
+        if not is_true:
+            self._failed.append(claim)
+
+    def finish(self) -> None:
+        """End the run.
+
+        Raises:
+            OrdersError: a claim was not so.
+        """
+        if self._failed:
+            raise OrdersError(f"the demo did not show what it says: {'; '.join(self._failed)}")
+
+
+def play(scenario: str, console: Console, *, step: bool = False) -> None:
+    """Play one of `SCENARIOS` in a directory of its own.
+
+    Raises:
+        OrdersError: it did not show what it says.
+    """
+    run: Callable[[Stage], None] = import_module(f".{scenario.replace('-', '_')}", __name__).run
+    directory = Path(mkdtemp(prefix="orders-demo-"))
+    try:
+        stage = Stage(console, directory / "data", step=step)
+        run(stage)
+        stage.finish()
+    finally:
+        rmtree(directory, ignore_errors=True)

@@ -1,0 +1,65 @@
+"""pybondi's example, on orders: a session that adds, commits and rolls back aggregates."""
+
+from .. import Notice, Order, PlaceOrder, bootstrap
+from ..errors import ForbiddenMove
+from ..events import Added, Committed, RolledBack, UnitEvent
+from . import Stage
+
+
+class Megaphone:
+    """A notifier of our own, to stand in for the console."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def notify(self, notice: Notice) -> None:
+        """Shout the notice."""
+        self.said.append(f"{', '.join(notice.items)}!".upper())
+
+
+def run(stage: Stage) -> None:
+    """Show dependency injection, and what becomes of an order in a unit of work."""
+    stage.step("Override a dependency in one line: bootstrap(notifier=Megaphone())")
+    megaphone = Megaphone()
+    with bootstrap(stage.data / "loud", notifier=megaphone) as app:
+        app.bus.send(PlaceOrder(("magic carpet",)))
+    stage.say(megaphone.said[0])
+    stage.check("the notice went there", megaphone.said == ["MAGIC CARPET!"])
+
+    told: list[str] = []
+
+    def tell(event: UnitEvent) -> None:
+        told.append(type(event).__name__)
+
+    with bootstrap(stage.data, notifier=stage) as app:
+        app.bus.subscribe(UnitEvent, tell)
+
+        stage.step("Add and commit: the order is stored")
+        order = Order.place(["100 inch TV"], customer="Ada")
+        with app.uow() as uow:
+            uow.orders.add(order)
+        stage.check("it can be looked up", app.orders.get(order.id).customer == "Ada")
+        stage.check("Added, then Committed", told == [Added.__name__, Committed.__name__])
+
+        stage.step("Ship it, then fail: everything is as it was, the order in memory too")
+        told.clear()
+        try:
+            with app.uow() as uow:
+                uow.orders.add(order)
+                order.ship()
+                stage.say(f"inside the unit the order is {order.status}, version {order.version}")
+                order.cancel()
+        except ForbiddenMove as error:
+            stage.say(f"it raised: {error}")
+        stage.say(f"after the unit the order is {order.status}, version {order.version}")
+        stage.check(
+            "the order in memory is restored", (order.status, order.version) == ("placed", 1)
+        )
+        stage.check("the stored order is untouched", app.orders.get(order.id).version == 1)
+        stage.check("Added, then RolledBack", told == [Added.__name__, RolledBack.__name__])
+
+        stage.step("Ship it and commit")
+        with app.uow() as uow:
+            uow.orders.add(order)
+            order.ship()
+        stage.check("the order is shipped", app.orders.get(order.id).status == "shipped")

@@ -1,0 +1,299 @@
+"""Orders in and out as files: JSON, JSON lines and CSV, in and out alike.
+
+What is exported can be imported. A file is read twice: once to find every bad line before
+anything is stored, once to place its orders, many to a commit.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator
+from io import StringIO
+from itertools import islice
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import msgspec
+
+from .bootstrap import App
+from .commands import CancelOrder, PlaceOrder, ShipOrder
+from .domain import OrderState, Status, valid_items, valid_text
+from .errors import ImportRefused, Interrupted, InvalidOrder, KeyTaken, OrdersError
+from .unit_of_work import UnitOfWork
+
+Format = Literal["json", "jsonl", "csv"]
+COLUMNS = ("key", "item", "customer", "status", "id", "placed_at", "version")
+CHUNK = 200  # orders a commit
+SHOWN = 10  # bad lines that are named
+
+
+class Row(NamedTuple):
+    """An order in a file: the line it begins at, and what is wrong with it, if anything."""
+
+    line: int
+    order: "FileOrder"
+    problem: str | None = None
+
+
+class Counts(NamedTuple):
+    """What became of the orders of a file."""
+
+    imported: int
+    skipped: int  # their key was known
+
+
+class FileOrder(msgspec.Struct):
+    """An order as a file has it; `id`, that of another store, serves as key where none is."""
+
+    items: list[str]
+    customer: str | None = None
+    key: str | None = None
+    id: str | None = None
+    status: Status = "placed"
+
+    def problem(self) -> str | None:
+        """Say which rule the order breaks, or None."""
+        try:
+            valid_items(self.items)
+            for name in ("customer", "key", "id"):
+                if (text := getattr(self, name)) is not None:
+                    valid_text(name, text)
+        except InvalidOrder as error:
+            return str(error)
+        return None
+
+    def command(self) -> PlaceOrder:
+        """Return the command that places it."""
+        key = self.key or self.id
+        return PlaceOrder(tuple(self.items), self.customer, key and key.strip())
+
+
+def format_of(path: Path) -> Format:
+    """Return the format that the file's name says.
+
+    Raises:
+        OrdersError: it says none that we know.
+    """
+    formats: tuple[Format, ...] = get_args(Format)
+    for known in formats:
+        if path.suffix.lower() == f".{known}":
+            return known
+    raise OrdersError(f"{path}: the name must end in .json, .jsonl or .csv to say what is in it")
+
+
+def check(path: Path) -> int:
+    """Read the whole file; return how many orders are in it.
+
+    Raises:
+        ImportRefused: some of its lines cannot be imported.
+        OrdersError: it cannot be read.
+    """
+    problems: list[tuple[int, str]] = []
+    orders = total = 0
+    for row in read(path):
+        if row.problem is None:
+            orders += 1
+            continue
+        total += 1
+        if len(problems) < SHOWN:
+            problems.append((row.line, row.problem))
+    if problems:
+        raise ImportRefused(path, problems, total)
+    return orders
+
+
+def read(path: Path) -> Iterator[Row]:
+    """Yield the orders of a file, the bad ones with their problem.
+
+    Raises:
+        OrdersError: it cannot be read.
+    """
+    readers = {"json": _read_json, "jsonl": _read_lines, "csv": _read_csv}
+    reader = readers[format_of(path)]
+    try:
+        yield from reader(path)
+    except OSError as error:
+        raise OrdersError(f"cannot read {path}: {error.strerror}") from error
+
+
+def import_file(app: App, path: Path, advance: Callable[[], None]) -> Counts:
+    """Place the orders of a checked file whose key is new; call `advance` for each one.
+
+    Raises:
+        Interrupted: somebody pressed Ctrl-C; what was placed before stays.
+    """
+    imported = skipped = 0
+    remaining = (row.order for row in read(path))
+    try:
+        while chunk := list(islice(remaining, CHUNK)):
+            new = _place_chunk(app, chunk)
+            imported += new
+            skipped += len(chunk) - new
+            for _ in chunk:
+                advance()
+    except KeyboardInterrupt:
+        raise Interrupted(f"{imported:,} orders imported; run it again for the rest") from None
+    return Counts(imported, skipped)
+
+
+def write(orders: Iterable[tuple[OrderState, str]], to: Format) -> Iterator[str]:
+    """Yield the orders, each given with its key, as the lines of a file of this format."""
+    if to == "csv":
+        yield _csv_line(COLUMNS)
+        for order, key in orders:
+            fields = msgspec.to_builtins(order)
+            for item in order.items:
+                row = {**fields, "key": key, "item": item}
+                yield _csv_line([row[column] for column in COLUMNS])
+        return
+    lines = (_json(order, key) for order, key in orders)
+    yield from lines if to == "jsonl" else json_array(lines)
+
+
+def order_json(order: OrderState) -> str:
+    """Return the order as one line of JSON."""
+    return msgspec.json.encode(order).decode()
+
+
+def json_array(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of a JSON array of which each of `lines` is an element."""
+    yield "["
+    waiting: str | None = None
+    for line in lines:
+        if waiting is not None:
+            yield f" {waiting},"
+        waiting = line
+    if waiting is not None:
+        yield f" {waiting}"
+    yield "]"
+
+
+def _place_chunk(app: App, chunk: list[FileOrder]) -> int:
+    """Place the orders in one commit; return how many were new."""
+    while True:
+        try:
+            with app.uow() as uow:
+                return sum(_place(app, uow, order) for order in chunk)
+        except KeyTaken:  # somebody imports the same file; what he has placed, we skip
+            continue
+
+
+def _place(app: App, uow: UnitOfWork, order: FileOrder) -> bool:
+    command = order.command()
+    if command.key is not None and uow.orders.with_key(command.key) is not None:
+        return False
+    order_id = app.bus.send(command)
+    if order.status == "shipped":
+        app.bus.send(ShipOrder(order_id))
+    elif order.status == "cancelled":
+        app.bus.send(CancelOrder(order_id))
+    return True
+
+
+def _json(order: OrderState, key: str) -> str:
+    fields = msgspec.to_builtins(order)
+    if key != order.id:
+        fields["key"] = key
+    return msgspec.json.encode(fields).decode()
+
+
+def _csv_line(fields: Iterable[object]) -> str:
+    line = StringIO()
+    csv.writer(line, lineterminator="").writerow(fields)
+    return line.getvalue()
+
+
+_decoder = msgspec.json.Decoder(FileOrder)
+
+
+def _row(line: int, data: bytes) -> Row:
+    try:
+        order = _decoder.decode(data)
+    except ValueError as error:  # msgspec's, and that of bytes that are not UTF-8
+        return Row(line, FileOrder([]), str(error))
+    return Row(line, order, order.problem())
+
+
+def _read_lines(path: Path) -> Iterator[Row]:
+    with path.open("rb") as file:
+        for number, data in enumerate(file, start=1):
+            text = data.removeprefix(b"\xef\xbb\xbf") if number == 1 else data
+            if text.strip():
+                yield _row(number, text)
+
+
+def _read_json(path: Path) -> Iterator[Row]:
+    data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    try:
+        orders = msgspec.json.decode(data, type=list[msgspec.Raw])
+    except ValueError:
+        yield Row(*_json_problem(data))
+        return
+    line, position = 1, 0
+    for raw in orders:
+        order = bytes(raw)
+        start = data.index(order, position)
+        line += data.count(b"\n", position, start)
+        position = start
+        yield _row(line, order)
+
+
+def _json_problem(data: bytes) -> tuple[int, FileOrder, str]:
+    """Say where JSON ends to be JSON; msgspec counts bytes, the standard library lines."""
+    try:
+        json.loads(data)
+    except json.JSONDecodeError as error:
+        return error.lineno, FileOrder([]), error.msg
+    except UnicodeDecodeError as error:
+        return data.count(b"\n", 0, error.start) + 1, FileOrder([]), "not UTF-8"
+    return 1, FileOrder([]), "the file must be an array of orders"
+
+
+def _read_csv(path: Path) -> Iterator[Row]:
+    """Gather the rows of a key, which need not stand together, into one order."""
+    found: dict[str, Row] = {}
+    for line, fields, trouble in _csv_rows(path):
+        if trouble is not None:
+            yield Row(line, FileOrder([]), trouble)
+            continue
+        facts = {name: fields[name] for name in ("customer", "key", "status") if fields.get(name)}
+        try:
+            order = msgspec.convert({"items": [], **facts}, FileOrder)
+        except msgspec.ValidationError as error:
+            yield Row(line, FileOrder([]), str(error))
+            continue
+        row = found.setdefault(fields["key"], Row(line, order))
+        if not fields["key"].strip():
+            yield Row(line, order, "the key is blank; rows with one key are one order")
+        elif (order.customer, order.status) != (row.order.customer, row.order.status):
+            yield Row(line, order, f"customer or status differ from those in line {row.line}")
+        row.order.items.append(fields["item"])
+    for row in found.values():
+        if row.order.key is not None:
+            yield row._replace(problem=row.order.problem())
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str], str | None]]:
+    """Yield line number, fields by column, and what is wrong with the row."""
+    with path.open(encoding="utf-8-sig", newline="", errors="surrogateescape") as file:
+        rows = csv.reader(file, strict=True)
+        header: list[str] | None = None
+        while True:
+            line = rows.line_num + 1
+            try:
+                fields = next(rows)
+            except StopIteration:
+                break
+            except csv.Error as error:
+                yield line, {}, str(error)
+                break
+            if header is None:
+                header = [name.strip() for name in fields]
+                if not {"key", "item"} <= set(header):
+                    yield line, {}, "the header must name the columns key and item"
+                    return
+            elif fields and len(fields) != len(header):
+                yield line, {}, f"{len(fields)} fields stand under {len(header)} columns"
+            elif fields:
+                yield line, dict(zip(header, fields, strict=True)), None
+    if header is None:
+        yield 1, {}, "the file is empty; it needs a header that names the columns key and item"

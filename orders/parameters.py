@@ -1,0 +1,68 @@
+"""What several commands share: the store they open, and parameters that mean the same in each."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from .bootstrap import App, bootstrap
+from .console import Console
+from .errors import OrdersError
+from .message import now
+from .settings import Settings
+from .text import shorten
+from .times import parse_time
+
+
+@contextmanager
+def open_store(context: typer.Context, *, recover: bool = True) -> Iterator[tuple[Console, App]]:
+    """Open the store; first deliver what a process that died still owed, unless told not to."""
+    console: Console = context.obj
+    with bootstrap(
+        settings=Settings.from_environment()._replace(data=context.meta["data"]),
+        notifier=console,
+        on_failure=console.delivery_failed,
+        on_warning=console.warn,
+    ) as store:
+        if recover:
+            console.notices_to, own = "stderr", console.notices_to
+            if late := store.deliveries.recover():
+                console.say(f"Delivered late: {late} that a process owed when it died.")
+            console.notices_to = own
+        yield console, store
+
+
+def complete_order(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Return the orders whose id begins with what is typed, and what is in them."""
+    data = context.find_root().params.get("data") or Settings.from_environment().data
+    try:
+        with bootstrap(data) as store:
+            return [
+                (order.id, shorten(", ".join(order.items)))
+                for order in store.orders.list()
+                if order.id.startswith(incomplete)
+            ]
+    except OrdersError:
+        return []  # a shell is no place for an error
+
+
+def time_of(text: str) -> datetime:
+    """Parse a time as people type it; what is none is wrong use."""
+    try:
+        return parse_time(text, now())
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+OrderArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="ORDER",
+        help="An order's id, or as much of it as is unambiguous.",
+        autocompletion=complete_order,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
+TimeOption = typer.Option(metavar="T", parser=time_of, help="ISO 8601, or an age like 10m, 2h, 3d.")

@@ -1,0 +1,105 @@
+"""What a terminal shows: data in, Rich renderables out. The only room that imports Rich.
+
+Every text from outside goes through `_text`, which escapes control characters and never
+reads markup.
+"""
+
+# ruff: noqa: TID251 - this is render.py
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from .domain import OrderState
+from .notifier import Notice
+from .text import safe
+
+STATUS_STYLES = {"placed": "yellow", "shipped": "green", "cancelled": "red"}
+SHORT_ID = 8  # characters of an id that a table shows; any unambiguous beginning will do
+
+
+def show(*renderables: RenderableType) -> None:
+    """Draw on standard output."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    for renderable in renderables:
+        console.print(renderable)
+
+
+def notice_panel(notice: Notice) -> RenderableType:
+    """Draw a notice: the same content as its plain text."""
+    content = Text.assemble(
+        ("ID: ", "dim"), _text(notice.order_id), "\n", ("Items: ", "dim"), _text(notice.item_list)
+    )
+    return Panel(content, title="New Order", title_align="left", border_style="green", expand=False)
+
+
+def order_table(orders: Sequence[OrderState]) -> RenderableType:
+    """Draw orders, one a row."""
+    table = _table("Order", "Placed", "Status", "Customer", "Items")
+    for order in orders:
+        table.add_row(
+            _text(order.id[:SHORT_ID], "cyan"),
+            _text(_local(order.placed_at)),
+            _text(order.status, STATUS_STYLES.get(order.status, "")),
+            _text(order.customer or ""),
+            _text(", ".join(order.items)),
+        )
+    return table
+
+
+def order_page(order: OrderState, history: Sequence[Sequence[str]]) -> RenderableType:
+    """Draw one order with its history: rows of time, event, detail."""
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row(Text("ID", "dim"), _text(order.id, "cyan"))
+    facts.add_row(Text("Status", "dim"), _text(order.status, STATUS_STYLES.get(order.status, "")))
+    facts.add_row(Text("Customer", "dim"), _text(order.customer or "-"))
+    facts.add_row(Text("Placed", "dim"), _text(_local(order.placed_at)))
+    for number, item in enumerate(order.items):
+        facts.add_row(Text("" if number else "Items", "dim"), _text(item))
+    events = rows_table(("Time", "Event", "Detail"), history)
+    return Group(Panel(facts, title="Order", title_align="left", expand=False), events)
+
+
+def rows_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None
+) -> RenderableType:
+    """Draw rows of text under a header."""
+    table = _table(*columns)
+    table.title = None if title is None else _text(title, "bold")
+    for row in rows:
+        table.add_row(*map(_text, row))
+    return table
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show a progress bar on standard error; yield the function that advances it by one."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = Console(file=sys.stderr)
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _text(value: Any, style: str = "") -> Text:
+    return Text(safe(str(value)), style)
+
+
+def _local(time: datetime) -> str:
+    return f"{time.astimezone():%Y-%m-%d %H:%M}"

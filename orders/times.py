@@ -1,0 +1,30 @@
+"""Times as people type them, and as programs read them."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+_AGE = re.compile(r"(\d{1,6})\s*([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def parse_time(text: str, now: datetime) -> datetime:
+    """Return the UTC time that `text` means: ISO 8601, or an age like 90s, 10m, 2h, 3d, 1w.
+
+    ISO text without a zone is local time; without a time of day it is midnight.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if age := _AGE.fullmatch(text.strip()):
+        return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
+    try:
+        return datetime.fromisoformat(text.strip()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(
+            f"{text!r} is no time: write 2026-11-21, 2026-11-21T09:30, or an age like 10m or 3d"
+        ) from None
+
+
+def iso(time: datetime) -> str:
+    """Return a UTC time as ISO 8601 with microseconds and a Z."""
+    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,112 @@
+"""What commands show, as plain values: rows for `list`, `show`, `log` and `topics`."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from .bus import MessageBus
+from .domain import OrderState
+from .event_log import EventLog
+from .events import OrderEvent
+from .line import Line
+from .message import Command, Message, UnknownMessage, name_of
+from .times import iso
+
+Row = tuple[str, ...]
+
+
+class Step(NamedTuple):
+    """Something that happened to an order, and the version it made."""
+
+    version: int
+    event: OrderEvent
+
+    @property
+    def row(self) -> Row:
+        """The step as time, event and detail."""
+        return iso(self.event.time), name_of(self.event), detail(self.event)
+
+
+def record(order: OrderState) -> Row:
+    """Return the order as id, time placed, status, customer, items in JSON."""
+    items = msgspec.json.encode(order.items).decode()
+    return order.id, iso(order.placed_at), order.status, order.customer or "", items
+
+
+def of_order(log: EventLog, order_id: str) -> list[Step]:
+    """Return what happened to the order, oldest first."""
+    events = (
+        message
+        for entry in log.read(containing=order_id.encode())
+        for message in entry.line.messages
+        if isinstance(message, OrderEvent) and message.order_id == order_id
+    )
+    return [Step(version, event) for version, event in enumerate(events, start=1)]
+
+
+def with_history(order: OrderState, steps: list[Step]) -> dict[str, Any]:
+    """Return the order's JSON object with its history."""
+    history = [
+        {"version": step.version, "event": name_of(step.event), **own_fields(step.event)}
+        for step in steps
+    ]
+    return {**msgspec.to_builtins(order), "history": history}
+
+
+def log_rows(line: Line[Message]) -> Iterator[Row]:
+    """Yield a line of the log as rows: seq, time, what, its id or event's, detail."""
+    seq = str(line.seq)
+    for message in line.messages:
+        yield seq, iso(message.time), name_of(message), message.id, detail(message)
+    for delivery in line.deliveries:
+        facts = [delivery.subscriber, delivery.status]
+        if delivery.attempts > 1:
+            facts.append(f"after {delivery.attempts} attempts")
+        if delivery.error:
+            facts.append(delivery.error)
+        yield seq, iso(line.time), "Delivery", delivery.event, " ".join(facts)
+
+
+def wiring(bus: MessageBus) -> list[Row]:
+    """Return topic, message, kind and handlers with their place in the source, a row each."""
+    return [
+        (
+            str(message.topic),
+            message.__name__,
+            "command" if issubclass(message, Command) else "event",
+            ", ".join(map(place, functions)) or "nobody",
+        )
+        for message, functions in bus.wiring()
+    ]
+
+
+def place(function: Callable[..., Any]) -> str:
+    """Return a function's name with the file and line where it begins."""
+    plain = inspect.unwrap(function)
+    code = getattr(plain, "__code__", None)
+    name = getattr(plain, "__qualname__", type(plain).__qualname__)
+    return f"{name} ({Path(code.co_filename).name}:{code.co_firstlineno})" if code else name
+
+
+def own_fields(message: Message) -> dict[str, Any]:
+    """Return a message's time and the fields that only its class has."""
+    if isinstance(message, UnknownMessage):
+        return {"time": message.time, **message.fields}
+    common = set(Message.__struct_fields__) - {"time"}
+    return {
+        name: value
+        for name, value in msgspec.structs.asdict(message).items()
+        if name not in common and value is not None
+    }
+
+
+def detail(message: Message) -> str:
+    """Return the message's own fields as ``name=JSON``."""
+    fields = own_fields(message)
+    del fields["time"]
+    return " ".join(
+        f"{name}={msgspec.json.encode(value).decode()}" for name, value in fields.items()
+    )
