@@ -16,7 +16,7 @@ from .demos import SCENARIOS, play
 from .disk import Disk
 from .domain import MAX_ITEMS, Status
 from .parameters import JsonOption, OrderArgument, TimeOption, open_store
-from .repository import Filter
+from .repository import EVERY_ORDER, Filter
 
 PAGE = 20  # orders in a table, unless --limit says otherwise
 
@@ -118,8 +118,10 @@ def list_orders(
             console.json_lines(exchange.json_array(map(exchange.order_json, orders)))
         else:
             console.orders(orders)
-        if not total:
-            console.say('No orders. Place one: orders place "100 inch TV"')
+        if not total and wanted == EVERY_ORDER:
+            console.say('No orders yet. Place one: orders place "100 inch TV"')
+        elif not total:
+            console.say("No order fits; `orders list` shows them all.")
         elif len(orders) < total:
             console.say(f"{len(orders):,} of {total:,} orders; --limit N shows more.")
         elif draws:
@@ -177,7 +179,9 @@ def import_orders(
         console.notices_to = "nowhere"
         with console.progress("Importing", total) as advance:
             counts = exchange.import_file(store, file, advance)
-    console.say(f"{counts.imported:,} orders imported, {counts.skipped:,} skipped: known keys.")
+    console.say(
+        f"{counts.imported:,} orders imported; {counts.skipped:,} skipped, their keys were known."
+    )
     if json:
         console.json(counts._asdict())
 

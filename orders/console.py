@@ -44,6 +44,8 @@ class Console:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):  # show what cannot be encoded, do not fail on it
                 stream.reconfigure(errors="backslashreplace")
+        if isinstance(sys.stdin, TextIOWrapper):  # what is no text is refused by name, later
+            sys.stdin.reconfigure(errors="surrogateescape")
         self.draws = _is_terminal(sys.stdout)
         self.notices_to: Literal["stdout", "stderr", "nowhere"] = "stdout"
 

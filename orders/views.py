@@ -12,7 +12,7 @@ from .domain import OrderState
 from .event_log import EventLog
 from .events import OrderEvent
 from .line import Line
-from .message import Command, Message, UnknownMessage, name_of
+from .message import Command, Event, Message, UnknownMessage, name_of
 from .times import iso
 
 Row = tuple[str, ...]
@@ -79,7 +79,7 @@ def wiring(bus: MessageBus) -> list[Row]:
             "command" if issubclass(message, Command) else "event",
             ", ".join(map(place, functions)) or "nobody",
         )
-        for message, functions in bus.wiring()
+        for message, functions in sorted(bus.wiring(), key=lambda row: issubclass(row[0], Event))
     ]
 
 

@@ -1,0 +1,60 @@
+"""The README says what is so: its transcript is replayed, its commands are CI's."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def masked(text):
+    """Replace what differs from run to run: ids and times."""
+    text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<id>", text)
+    return re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>", text)
+
+
+def replayed(block, directory):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    lines = []
+    for command in re.findall(r"^\$ (.*)$", block, re.MULTILINE):
+        run = subprocess.run(
+            ["bash", "-c", command],
+            cwd=directory,
+            env={**os.environ, "PATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            timeout=60,
+        )
+        lines += [f"$ {command}", *run.stdout.splitlines()]
+    return lines
+
+
+def test_the_transcript_is_what_the_commands_print(tmp_path):
+    (tmp_path / "data").mkdir()
+    shutil.copy(ROOT / "data/sample-orders.csv", tmp_path / "data")
+    (block,) = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+    assert masked("\n".join(replayed(block, tmp_path))) == masked(block.rstrip("\n"))
+
+
+def test_the_python_example_runs(tmp_path):
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    run = subprocess.run(
+        [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert "Items: ['100 inch TV']" in run.stdout
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    (command,) = re.findall(r"^(python3 .* && .venv/bin/pytest)$", README, re.MULTILINE)
+    assert command in (ROOT / ".ci/run").read_text()
+
+
+def test_the_map_names_every_room():
+    rooms = {path.name for path in (ROOT / "orders").glob("*.py")} - {"__init__.py", "__main__.py"}
+    assert rooms == set(re.findall(r"`(\w+\.py)`", README.split("## The house")[1]))
