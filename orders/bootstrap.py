@@ -10,11 +10,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from .bus import MessageBus, Subscriber, log_failure
-from .delivery import Deliveries, Leases
+from .delivery import Deliveries, run_subscriber
 from .disk import Disk, FileLock
 from .errors import OrdersError
 from .event_log import EventLog
 from .handlers import COMMAND_HANDLERS, EVENT_SUBSCRIBERS
+from .leases import Leases
 from .message import Event
 from .notifier import ConsoleNotifier
 from .repository import TinyDBOrderRepository
@@ -37,6 +38,7 @@ class App:
         orders: the repository, to look orders up.
         log: the event log.
         deliveries: what subscribers are owed.
+        settings, disk, lock, leases, warn: what the store is used with, and by whom.
     """
 
     def __init__(
@@ -45,19 +47,21 @@ class App:
         disk: Disk,
         on_failure: Callable[[Subscriber, Event, Exception], None],
         on_warning: Callable[[str], None],
+        run: Callable[[Subscriber, Event], object],
         dependencies: dict[str, Any],
     ) -> None:
         self.settings = settings
-        self._on_warning = on_warning
-        self._lock = FileLock(settings.data / "orders.lock", settings.lock_timeout)
-        self._leases = Leases(settings.data / ".running", disk)
-        self.log = EventLog(settings.data / "events.jsonl", self._lock, disk)
+        self.disk = disk
+        self.warn = on_warning
+        self.lock = FileLock(settings.data / "orders.lock", settings.lock_timeout)
+        self.leases = Leases(settings.data / ".running", disk)
+        self.log = EventLog(settings.data / "events.jsonl", self.lock, disk)
         self.orders = TinyDBOrderRepository(
             settings.data / "orders.json", self.log, disk, on_warning
         )
         self.bus = MessageBus(on_failure=on_failure)
-        self._uow = UnitOfWork(self.log, self.orders, self.bus, self._leases.mine, on_warning)
-        self.deliveries = Deliveries(self.log, self.bus, self._uow, self._leases)
+        self._uow = UnitOfWork(self.log, self.orders, self.bus, self.leases.mine, on_warning)
+        self.deliveries = Deliveries(self.log, self.bus, self._uow, self.leases, run)
         self.bus.deliver = self.deliveries.deliver
         self.bus.on_handled = self._uow.note_handled
         self.bus.dependencies.update(
@@ -74,11 +78,11 @@ class App:
             if self.log.appended:
                 self.orders.checkpoint_if_due()
         except OrdersError as error:  # every order is safe in the log
-            self._on_warning(f"{error} (the orders themselves are safe in the log)")
+            self.warn(f"{error} (the orders themselves are safe in the log)")
         finally:
-            self._leases.close()
+            self.leases.close()
             self.log.close()
-            self._lock.close()
+            self.lock.close()
 
     def __enter__(self) -> Self:
         return self
@@ -114,7 +118,13 @@ def bootstrap(
     settings = settings or Settings.from_environment()
     if data is not None:
         settings = settings._replace(data=Path(data))
-    app = App(settings, disk or Disk(), on_failure, on_warning, dependencies)
+    run = run_subscriber
+    if settings.fault is not None:
+        from .faults import Fault, FaultyDisk  # noqa: PLC0415 - off, it costs nothing
+
+        disk = FaultyDisk(Fault.parse(settings.fault))
+        run = disk.around
+    app = App(settings, disk or Disk(), on_failure, on_warning, run, dependencies)
     for command, handler in COMMAND_HANDLERS.items():
         app.bus.register(command, handler)
     for event, subscribers in EVENT_SUBSCRIBERS.items():

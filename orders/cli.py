@@ -14,7 +14,9 @@ from .commands import CancelOrder, PlaceOrder, ShipOrder
 from .console import Console
 from .demos import SCENARIOS, play
 from .disk import Disk
+from .doctor import examine, repair
 from .domain import MAX_ITEMS, Status
+from .errors import OrdersError
 from .parameters import JsonOption, OrderArgument, TimeOption, open_store
 from .repository import EVERY_ORDER, Filter
 
@@ -68,7 +70,7 @@ def place(
     ],
     customer: Annotated[str | None, typer.Option(metavar="NAME", help="Who orders.")] = None,
     key: Annotated[
-        str | None, typer.Option(help="The same key again gives the first order again.")
+        str | None, typer.Option(metavar="KEY", help="The same key again gives the first order.")
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -221,6 +223,66 @@ def log(
             console.json_lines(exchange.json_array(entry.raw.decode() for entry in entries))
         else:
             console.records(row for entry in entries for row in views.log_rows(entry.line))
+
+
+@app.command(epilog="Example: orders deliveries --failed")
+def deliveries(
+    context: typer.Context,
+    failed: Annotated[bool, typer.Option("--failed", help="Only failed and dead ones.")] = False,
+    pending: Annotated[bool, typer.Option("--pending", help="Only those still owed.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Show what each subscriber got of each event, and what it is owed."""
+    with open_store(context, recover=False) as (console, store):
+        wanted = (*(("failed", "dead") if failed else ()), *(("pending",) if pending else ()))
+        accounts = store.deliveries.accounts().having(*wanted)
+        if json:
+            lines = (console.to_json(views.delivery_object(account)) for account in accounts)
+            console.json_lines(exchange.json_array(lines))
+        else:
+            console.rows(views.DELIVERY_COLUMNS, list(map(views.delivery_row, accounts)))
+
+
+@app.command(epilog="Example: orders retry --all")
+def retry(
+    context: typer.Context,
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ID...]", help="Events, as deliveries shows them."),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All that failed, dead ones apart.")] = False,
+) -> None:
+    """Deliver again what has failed: some events by id, or all."""
+    if bool(ids) == every:
+        raise typer.BadParameter("give the ids of events, or --all", context)
+    with open_store(context) as (console, store):
+        done, tried = store.deliveries.retry_all(ids)
+        console.say(f"{done} of {tried} delivered." if tried else "Nothing has failed.")
+        if done < tried:
+            raise OrdersError("some failed again; see orders deliveries --failed")
+
+
+@app.command(epilog="Example: orders doctor --repair")
+def doctor(
+    context: typer.Context,
+    mend: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
+) -> None:
+    """Check the store: the log, the state, the lock, and what is owed; exit 1 if not well."""
+    with open_store(context, recover=False) as (console, store):
+        for deed in repair(store) if mend else ():
+            console.say(f"Repaired: {deed}.")
+        findings = examine(store)
+        console.records(("ok" if f.is_well else "NOT WELL", f.subject, f.text) for f in findings)
+        if not all(finding.is_well for finding in findings):
+            raise OrdersError("the store is not well; orders doctor --repair mends what it can")
+
+
+@app.command(epilog="Example: orders checkpoint")
+def checkpoint(context: typer.Context) -> None:
+    """Bring orders.json up to date with the log, at once."""
+    with open_store(context) as (console, store):
+        has_changed = store.orders.checkpoint()
+        console.say("Brought up to date." if has_changed else "It was up to date.")
 
 
 @app.command(epilog="Example: orders topics")

@@ -58,8 +58,8 @@ class Console:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return ExitStatus.DONE
         except _WrongUse as error:
-            self.fail(error.format_message())
-            self.say(f"Try: {error.ctx.command_path if error.ctx else 'orders'} --help")
+            command_path = error.ctx.command_path if error.ctx else "orders"
+            self.fail(f"{error.format_message().rstrip('.')}; see {command_path} --help")
             return ExitStatus.WRONG_USE
         except Interrupted as error:
             self.warn(f"interrupted: {error}")
@@ -94,7 +94,12 @@ class Console:
 
     def json(self, value: Any) -> None:
         """Print a value as one line of JSON."""
-        self.json_lines([msgspec.json.encode(value).decode()])
+        self.json_lines([self.to_json(value)])
+
+    @staticmethod
+    def to_json(value: Any) -> str:
+        """Return a value as one line of JSON."""
+        return msgspec.json.encode(value).decode()
 
     def json_lines(self, lines: Iterable[str]) -> None:
         """Print lines of JSON."""

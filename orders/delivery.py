@@ -2,26 +2,27 @@
 
 Once a commit is in the log, its events are delivered here, one subscriber at a time. What a
 subscriber stores through the unit of work and the record that it has run are one commit, so
-its effects happen once even if it runs twice. A process that dies owes what it has not
-delivered; a lock file of its own, its lease, tells others that it has died.
+its effects happen once even if it runs twice. What a process owed when it died, another one
+takes over: it records in the log that it tries, and then tries.
 """
 
-import fcntl
-import os
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from time import perf_counter
 
+from msgspec.structs import replace
+
 from .bus import MessageBus, Subscriber
-from .disk import PRIVATE, Disk
-from .errors import StoreError
-from .event_log import EventLog, Position
-from .ledger import Delivery, Outcome, Owed
-from .message import Event, new_id
+from .errors import OrdersError, StoreError
+from .event_log import EventLog
+from .leases import Leases
+from .ledger import RETRIES, Accounts, Delivery, Key, Owed, Status
+from .message import Event
 from .text import shorten
 from .unit_of_work import UnitOfWork
 
-TRIES = 3  # at once, before a delivery is given up for now
+TRIES = 3  # at once, before a delivery has failed
+DEATHS = 5  # of processes in the midst of one delivery, before it has failed
 MAX_ERROR = 500  # characters of an error that are recorded
 
 
@@ -29,136 +30,174 @@ class Settled(Exception):
     """Somebody else has settled this delivery meanwhile."""
 
 
-class Leases:
-    """Lock files by which processes know each other to be alive.
-
-    A lease is a file that its owner keeps locked; the kernel unlocks it when the owner dies.
-    Its name is never used again, so removing it is safe.
-
-    Args:
-        directory: where the lock files are; made when first needed.
-        disk: does the file calls.
-    """
-
-    def __init__(self, directory: Path, disk: Disk) -> None:
-        self._directory = directory
-        self._disk = disk
-        self._held: dict[str, int] = {}  # lease -> descriptor
-        self._mine: str | None = None
-
-    def mine(self) -> str:
-        """Return this application's lease, which it holds from the first call to `close()`."""
-        if self._mine is None:
-            self._disk.make_directory(self._directory)
-            lease = new_id()
-            self.claim(lease)
-            self._mine = lease
-        return self._mine
-
-    def claim(self, lease: str) -> bool:
-        """Take over a lease; return False if its owner is alive."""
-        if lease in self._held:
-            return lease != self._mine
-        self._disk.make_directory(self._directory)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        descriptor = os.open(self._directory / Path(lease).name, flags, PRIVATE)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return False
-        self._held[lease] = descriptor
-        return True
-
-    def close(self) -> None:
-        """Give up every lease held."""
-        for lease, descriptor in self._held.items():
-            with suppress(OSError):
-                self._disk.unlink(self._directory / lease)
-            os.close(descriptor)
-        self._held.clear()
-        self._mine = None
+def run_subscriber(subscriber: Subscriber, event: Event) -> None:
+    """Run a subscriber with an event; raise what it raises."""
+    subscriber.run(event)
 
 
 class Deliveries:
-    """Delivers events to subscribers and records what came of it."""
+    """Delivers events to subscribers and records what came of it.
 
-    def __init__(self, log: EventLog, bus: MessageBus, uow: UnitOfWork, leases: Leases) -> None:
+    Args:
+        log: where deliveries are recorded.
+        bus: knows the subscribers.
+        uow: makes a subscriber's effects and the record of its run one commit.
+        leases: tells who is alive.
+        run: runs a subscriber with an event; a fault may stand in between.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        bus: MessageBus,
+        uow: UnitOfWork,
+        leases: Leases,
+        run: Callable[[Subscriber, Event], object] = run_subscriber,
+    ) -> None:
         self._log = log
         self._bus = bus
         self._uow = uow
         self._leases = leases
+        self._run = run
 
     def deliver(self, subscriber: Subscriber, event: Event) -> None:
         """Run one subscriber with one event, up to three times; never raise what it raises."""
-        if not self._log.ledger.is_pending(event.id, subscriber.name):
+        owed = self._log.ledger.owed((event.id, subscriber.name))
+        if owed is None:
             self._bus.run_isolated(subscriber, event)  # published past the log: nothing is owed
-            return
-        failure: Exception | None = None
-        for attempt in range(1, TRIES + 1):
-            start = perf_counter()
-            try:
-                with self._bus.handling_of(event), self._uow:
-                    subscriber.run(event)
-                    self._settle(event, subscriber, "done", attempt, perf_counter() - start)
-            except Settled:
-                return
-            except StoreError as error:  # it could not be recorded, so it stays owed
-                self._bus.on_failure(subscriber, event, error)
-                return
-            except Exception as error:  # noqa: BLE001 - subscribers are strangers
-                failure = error
-            else:
-                return
-        if failure is not None:
-            self._give_up(subscriber, event, failure, perf_counter() - start)
+        else:
+            self._try(subscriber, event, owed.delivery, TRIES)
 
     def recover(self) -> int:
-        """Deliver what processes owed when they died; return how many deliveries that were."""
+        """Deliver what processes owed when they died; return how many deliveries were done."""
         recovered = 0
         for owed in self._log.pending():
             subscriber = self._bus.subscriber(owed.delivery.subscriber)
-            if subscriber is None or owed.owner is None or not self._leases.claim(owed.owner):
+            if subscriber is None or (owed.owner and self._leases.is_alive(owed.owner)):
                 continue
-            with self._log.writing():  # another process may have recovered it before our claim
-                still = self._log.ledger.is_pending(owed.delivery.event, subscriber.name)
-            if still:
-                self.deliver(subscriber, self._event(owed))
-                recovered += 1
+            event = self._log.find_event(owed.delivery.event, owed.position)
+            if (delivery := self._take_over(owed)) is not None:
+                recovered += self._try(subscriber, event, delivery, TRIES)
+        self._leases.sweep()
         return recovered
 
-    def _event(self, owed: Owed) -> Event:
-        entry = next(self._log.read(Position(owed.offset, owed.seq - 1)))
-        return next(
-            message
-            for message in entry.line.messages
-            if isinstance(message, Event) and message.id == owed.delivery.event
-        )
+    def accounts(self, known: Accounts | None = None) -> Accounts:
+        """Return every delivery that the log knows of; `known` is brought up to date."""
+        accounts = known or Accounts()
+        for entry in self._log.read(accounts.position):
+            accounts.apply(entry.line.deliveries, entry.line.owner, entry.line.time)
+            accounts.position = entry.end
+        return accounts
 
-    def _give_up(
-        self, subscriber: Subscriber, event: Event, failure: Exception, seconds: float
-    ) -> None:
+    def retry_all(self, ids: Sequence[str] | None = None) -> tuple[int, int]:
+        """Try failed deliveries once more; return how many are done, of how many tried.
+
+        Args:
+            ids: beginnings of event ids; failed and dead deliveries of these events are tried.
+                None tries every failed one, and leaves the dead letters alone.
+
+        Raises:
+            OrdersError: nothing that failed has such an id.
+        """
+        accounts = self.accounts()
+        wanted: list[Key] = []
+        if ids is None:
+            wanted = [account.delivery.key for account in accounts.having("failed")]
+        else:
+            unsettled = [a.delivery for a in accounts.having("failed", "dead")]
+            for beginning in ids:
+                found = [d.key for d in unsettled if d.event.startswith(beginning)]
+                if not found:
+                    raise OrdersError(
+                        f"no failed delivery of an event {beginning!r}; see orders deliveries"
+                    )
+                wanted += found
+        wanted = list(dict.fromkeys(wanted))
+        return sum(self.retry(key, accounts) for key in wanted), len(wanted)
+
+    def retry(self, key: Key, accounts: Accounts) -> bool:
+        """Try a failed or dead delivery once more; return whether it is done now.
+
+        Raises:
+            OrdersError: its subscriber is not registered here, or somebody is at it already.
+        """
+        event_id, name = key
+        subscriber = self._bus.subscriber(name)
+        if subscriber is None:
+            raise OrdersError(f"no subscriber {name!r} is registered in this process")
+        event = self._log.find_event(event_id)
+        with self._log.writing():
+            delivery = self.accounts(accounts).by_key[key].delivery
+            if delivery.status == "done":
+                return True
+            if delivery.status == "pending":
+                raise OrdersError(
+                    f"event {event_id} is being delivered to {name} by another process"
+                )
+            again = self._attempt(delivery, delivery.retries + 1)
+        return self._try(subscriber, event, again, 1)
+
+    def _take_over(self, owed: Owed) -> Delivery | None:
+        """Make a dead process's delivery ours, unless another process was quicker."""
+        with self._log.writing():
+            if self._log.ledger.owed(owed.delivery.key) != owed:
+                return None
+            if owed.delivery.attempts < DEATHS:
+                return self._attempt(owed.delivery, owed.delivery.retries)
+            self._log.append(
+                deliveries=[replace(owed.delivery, status="failed", error="its processes died")]
+            )
+            return None
+
+    def _attempt(self, delivery: Delivery, retries: int) -> Delivery:
+        """Record that this process makes an attempt; return the delivery as it is now."""
+        attempts = delivery.attempts + 1
+        pending = Delivery(delivery.event, delivery.subscriber, "pending", attempts, retries)
+        self._log.append(deliveries=[pending], owner=self._leases.mine())
+        return pending
+
+    def _try(self, subscriber: Subscriber, event: Event, delivery: Delivery, tries: int) -> bool:
+        """Run the subscriber until it succeeds, `tries` times at most; record what came of it."""
+        first = max(delivery.attempts, 1)
+        for attempt in range(first, first + tries):
+            start = perf_counter()
+            try:
+                with self._bus.handling_of(event), self._uow:
+                    self._run(subscriber, event)
+                    self._settle(_outcome(delivery, attempt, start, None))
+            except Settled:
+                return True
+            except StoreError as error:  # it could not be recorded, so it stays owed
+                self._bus.on_failure(subscriber, event, error)
+                return False
+            except Exception as error:  # noqa: BLE001 - subscribers are strangers
+                failure, outcome = error, _outcome(delivery, attempt, start, error)
+            else:
+                return True
         with suppress(Settled, StoreError), self._bus.handling_of(event), self._uow:
-            self._settle(event, subscriber, "failed", TRIES, seconds, failure)
+            self._settle(outcome)
         self._bus.on_failure(subscriber, event, failure)
+        return False
 
-    def _settle(
-        self,
-        event: Event,
-        subscriber: Subscriber,
-        status: Outcome,
-        attempts: int,
-        seconds: float,
-        failure: Exception | None = None,
-    ) -> None:
-        error = None if failure is None else shorten(describe(failure), MAX_ERROR)
-        delivery = Delivery(event.id, subscriber.name, status, attempts, round(seconds, 6), error)
+    def _settle(self, outcome: Delivery) -> None:
+        """Record an outcome with the present unit of work, if the delivery is still owed then."""
 
         def check() -> None:
-            if not self._log.ledger.is_pending(event.id, subscriber.name):
+            if self._log.ledger.owed(outcome.key) is None:
                 raise Settled
 
-        self._uow.settle(delivery, check)
+        self._uow.settle(outcome, check)
+
+
+def _outcome(delivery: Delivery, attempt: int, start: float, error: Exception | None) -> Delivery:
+    failed: Status = "dead" if delivery.retries >= RETRIES else "failed"
+    return replace(
+        delivery,
+        status="done" if error is None else failed,
+        attempts=attempt,
+        seconds=round(perf_counter() - start, 6),
+        error=None if error is None else shorten(describe(error), MAX_ERROR),
+    )
 
 
 def describe(error: BaseException) -> str:

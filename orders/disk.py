@@ -56,7 +56,7 @@ class Disk:
         """Wait until the names in `directory` are on the disk."""
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            self.sync(descriptor)
+            os.fsync(descriptor)
         finally:
             os.close(descriptor)
 

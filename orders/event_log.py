@@ -8,36 +8,16 @@ as written is an error that names the line.
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
 
 from . import line as codec
 from .disk import Disk, FileLock, reason, require_regular
-from .errors import ForeignFile, LogDamaged, NotStored, StoreUnavailable
-from .ledger import Delivery, Ledger, Owed
+from .errors import ForeignFile, NotStored, OrdersError, StoreUnavailable
+from .ledger import START, Delivery, Ledger, Owed, Position
 from .line import FORMAT, Line
-from .message import Message, now
-
-BLOCK = 1 << 16  # bytes read at a time from the end; sixteen times that from the middle
-
-
-class Position(NamedTuple):
-    """A place between two lines: `seq` lines and `offset` bytes stand before it."""
-
-    offset: int = 0
-    seq: int = 0
-
-
-START = Position()
-
-
-class Entry(NamedTuple):
-    """A line of the log and where it stands."""
-
-    line: Line[Message]
-    start: Position
-    end: Position
-    raw: bytes
+from .log_reader import Entry, LogReader
+from .message import Event, Message, now
 
 
 class EventLog:
@@ -59,6 +39,7 @@ class EventLog:
         self.appended = False
         self._lock = lock
         self._disk = disk
+        self._reader = LogReader(path, disk)
         self._descriptor: int | None = None
         self._end: Position | None = None  # how far this process knows the log
 
@@ -98,7 +79,7 @@ class EventLog:
         except OSError as error:
             raise StoreUnavailable(self.path, reason(error)) from error
         try:
-            yield from self._entries(descriptor, after, end, containing)
+            yield from self._reader.entries(descriptor, after, end, containing)
         finally:
             os.close(descriptor)
 
@@ -111,6 +92,19 @@ class EventLog:
             self._learn_up_to(file.fileno(), size)
             known = self._end.offset if self._end else 0
         return self.ledger.pending() if known >= size else []
+
+    def find_event(self, event_id: str, near: Position | None = None) -> Event:
+        """Return a stored event by its id; it is probably in the line after `near`.
+
+        Raises:
+            OrdersError: the log does not have it.
+        """
+        nearby = () if near is None else islice(self.read(near), 1)
+        for entry in chain(nearby, self.read(containing=event_id.encode())):
+            for message in entry.line.messages:
+                if message.id == event_id and isinstance(message, Event):
+                    return message
+        raise OrdersError(f"no event {event_id!r} in {self.path}")
 
     def ends_at(self, position: Position, checksum: str) -> bool:
         """Return whether a line with this checksum ends at `position`; the beginning always."""
@@ -169,6 +163,17 @@ class EventLog:
         self._learn(entry)
         self.appended = True
         return entry
+
+    def torn(self) -> bytes:
+        """Return what a crash has left after the last whole line."""
+        end = START
+        for entry in self.read():
+            end = entry.end
+        if self.end() <= end.offset:
+            return b""
+        with self.path.open("rb") as file:
+            file.seek(end.offset)
+            return file.read()
 
     def sync(self) -> Position:
         """Make all that was appended durable; return the position up to which it is.
@@ -233,83 +238,12 @@ class EventLog:
     def _learn_up_to(self, descriptor: int, size: int) -> Position:
         if self._end is None:
             self.ledger = Ledger()
-            self._end = self._settled(descriptor, size)
-        for entry in self._entries(descriptor, self._end, size):
+            self._end = self._reader.settled(descriptor, size)
+        for entry in self._reader.entries(descriptor, self._end, size):
             self._learn(entry)
         return self._end
 
     def _learn(self, entry: Entry) -> None:
         line = entry.line
-        self.ledger.apply(
-            line.deliveries, owner=line.owner, offset=entry.start.offset, seq=line.seq
-        )
+        self.ledger.apply(line.deliveries, line.owner, entry.start)
         self._end = entry.end
-
-    # Lines
-
-    def _settled(self, descriptor: int, size: int) -> Position:
-        """Return the position from which a newcomer must read, found from the log's end."""
-        last = self._line_before(descriptor, size)
-        if last is None:
-            return START
-        offset, raw = last
-        line = self._parse(raw, None)
-        if line.settled >= offset:
-            return Position(offset, line.seq - 1)
-        first = self._disk.read(descriptor, BLOCK, line.settled)
-        while b"\n" not in first:
-            first = self._disk.read(descriptor, len(first) * 2, line.settled)
-        return Position(line.settled, self._parse(first.split(b"\n", 1)[0], None).seq - 1)
-
-    def _line_before(self, descriptor: int, size: int) -> tuple[int, bytes] | None:
-        """Return offset and bytes of the last line that ends in a line feed, or None."""
-        length = BLOCK
-        while True:
-            start = max(0, size - length)
-            lines = self._disk.read(descriptor, size - start, start).split(b"\n")
-            if len(lines) > 2 or (start == 0 and len(lines) == 2):  # noqa: PLR2004 - before, last, fragment
-                return size - len(lines[-1]) - 1 - len(lines[-2]), lines[-2]
-            if start == 0:
-                return None
-            length *= 2
-
-    def _entries(
-        self, descriptor: int, after: Position, end: int, containing: bytes = b""
-    ) -> Iterator[Entry]:
-        """Yield the lines between a position and byte `end`; stop before a torn one."""
-        start, rest, offset = after, b"", after.offset
-        while offset < end:
-            block = self._disk.read(descriptor, min(BLOCK * 16, end - offset), offset)
-            if not block:
-                break
-            offset += len(block)
-            *lines, rest = (rest + block).split(b"\n")
-            for raw in lines:
-                position = Position(start.offset + len(raw) + 1, start.seq + 1)
-                if not containing or containing in raw:
-                    yield Entry(self._parse(raw, position.seq), start, position, raw)
-                else:
-                    self._check(raw, position.seq)
-                start = position
-        if rest and not codec.is_torn(rest, start.seq + 1):
-            position = Position(start.offset + len(rest) + 1, start.seq + 1)
-            yield Entry(self._parse(rest, position.seq), start, position, rest)
-
-    def _check(self, raw: bytes, seq: int) -> None:
-        try:
-            codec.check(raw)
-        except ValueError as error:
-            raise LogDamaged(self.path, seq, str(error)) from error
-
-    def _parse(self, raw: bytes, seq: int | None) -> Line[Message]:
-        try:
-            line = codec.decode(raw)
-        except ValueError as error:
-            raise LogDamaged(self.path, seq or self._number(raw), str(error)) from error
-        if seq not in {None, line.seq}:
-            raise LogDamaged(self.path, line.seq, f"number {line.seq} stands at line {seq}")
-        return line
-
-    def _number(self, raw: bytes) -> int:
-        """Return the number of the line with these bytes; only an error needs it."""
-        return self.path.read_bytes().partition(raw)[0].count(b"\n") + 1

@@ -59,9 +59,14 @@ def check(raw: bytes) -> bytes:
     """
     content, checksum = raw[:-_CRC_LENGTH], raw[-_CRC_LENGTH:]
     if checksum != _CRC % crc32(content):
-        is_ours = raw.startswith(b'{"format":')
-        raise ValueError("the checksum does not fit" if is_ours else "this is no line of a log")
+        what = "the checksum does not fit" if is_ours(raw) else "this is no line of an event log"
+        raise ValueError(what)
     return content
+
+
+def is_ours(raw: bytes) -> bool:
+    """Return whether a line, however damaged, begins like one of a log."""
+    return raw.startswith(b'{"format":')
 
 
 def decode(raw: bytes) -> Line[Message]:

@@ -19,11 +19,12 @@ from tinydb import TinyDB, where
 from .disk import Disk
 from .domain import Order, OrderState, evolve
 from .errors import AmbiguousOrder, ForeignFile, LogDamaged, OrderNotFound, StoreError
-from .event_log import EventLog, Position
+from .event_log import EventLog
 from .events import OrderCreated, OrderEvent
+from .ledger import Position
 from .line import checksum
 from .message import now
-from .storage import FORMAT, Head, StateStorage
+from .storage import FORMAT, Head, Loaded, StateStorage, Tables
 
 SMALL = 1 << 20  # bytes; below, every command brings the state file up to date
 
@@ -71,13 +72,25 @@ class TinyDBOrderRepository:
         log: the event log that the state is the fold of.
         disk: does the file calls.
         warn: told in a sentence when the state file had to be set aside.
+        distrust: why the state file is not to be used but made anew, if so.
+
+    Attributes:
+        damage: what is wrong with the state file, once it was looked at.
     """
 
-    def __init__(self, path: Path, log: EventLog, disk: Disk, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        log: EventLog,
+        disk: Disk,
+        warn: Callable[[str], None],
+        distrust: str | None = None,
+    ) -> None:
         self.path = path
         self._log = log
         self._disk = disk
         self._warn = warn
+        self._distrust = distrust
         self._storage = StateStorage(path, disk)
         # The fold changes the tables under TinyDB, whose query cache would not notice.
         self._orders = TinyDB(storage=lambda: self._storage).table("orders", cache_size=0)
@@ -85,7 +98,7 @@ class TinyDBOrderRepository:
         self._position: Position | None = None  # up to which the log is folded in
         self._line = ""  # checksum of the last line folded in
         self._head: Head | None = None
-        self._damage: str | None = None
+        self.damage: str | None = None
         self._numbers: dict[str, int] = {}  # order id -> TinyDB's document id
         self._keys: dict[str, str] = {}  # key -> order id
         self._verified = False
@@ -172,6 +185,12 @@ class TinyDBOrderRepository:
                         self._fold(message, entry.line.seq)
                 self._position, self._line = entry.end, checksum(entry.raw)
 
+    def tables(self) -> Tables:
+        """Return the tables of orders and keys, current; to be looked at only."""
+        with self._lock:
+            self.refresh()
+            return {name: self._storage.tables[name] for name in ("orders", "keys")}
+
     def verify(self) -> None:
         """Check, at little cost, that the state file is one of this log, before adding to it.
 
@@ -198,13 +217,13 @@ class TinyDBOrderRepository:
             self._log.sync()  # the state must not know what a power cut could take from the log
             self.refresh()
             position = self._position or Position()
-            if self._head and self._head.seq == position.seq and not self._damage:
+            if self._head and self._head.seq == position.seq and not self.damage:
                 return False
-            if self._damage:
-                self._set_aside(self._damage)
+            if self.damage:
+                self._set_aside(self.damage)
             head = Head(FORMAT, position.seq, position.offset, self._line, "")
-            self._storage.write({"log": {"1": msgspec.structs.asdict(head)}, **self._tables()})
-            self._head, self._damage = head, None
+            self._storage.write({"log": {"1": msgspec.structs.asdict(head)}, **self.tables()})
+            self._head, self.damage = head, None
             return True
 
     def checkpoint_if_due(self) -> bool:
@@ -217,10 +236,11 @@ class TinyDBOrderRepository:
 
     def _load(self) -> Position:
         """Take over the state file as far as it can be trusted."""
-        head, tables, self._damage = self._storage.load()
-        if self._damage and not self._log.end():
+        loaded = Loaded(None, {}, self._distrust) if self._distrust else self._storage.load()
+        head, tables, self.damage = loaded
+        if self.damage and not self._log.end():
             raise StoreError(
-                f"{self.path} {self._damage}, and there is no event log to mend it from"
+                f"{self.path} {self.damage}, and there is no event log to mend it from"
             )
         if head is not None:
             self._check_head(head)
@@ -248,21 +268,21 @@ class TinyDBOrderRepository:
         except ValueError as error:
             raise LogDamaged(self._log.path, seq, str(error)) from error
         number = self._numbers.setdefault(state.id, len(self._numbers) + 1)
-        self._storage.tables["orders"][str(number)] = msgspec.to_builtins(state)
+        document = {**msgspec.to_builtins(state), "items": list(state.items)}
+        self._storage.tables["orders"][str(number)] = document
         if isinstance(event, OrderCreated) and event.key is not None:
             self._keys[event.key] = state.id
-            document = {"key": event.key, "order_id": state.id}
-            self._storage.tables["keys"][str(number)] = document
+            key = {"key": event.key, "order_id": state.id}
+            self._storage.tables["keys"][str(number)] = key
 
     def _state(self, order_id: str) -> OrderState | None:
         number = self._numbers.get(order_id)
         document = None if number is None else self._orders.get(doc_id=number)
         return None if document is None else msgspec.convert(document, OrderState)
 
-    def _tables(self) -> dict[str, dict[str, Any]]:
-        return {name: self._storage.tables[name] for name in ("orders", "keys")}
-
     def _set_aside(self, damage: str) -> None:
+        if not self._storage.size():
+            return
         kept = self.path.with_name(f"{self.path.name}.{now():%Y%m%dT%H%M%S.%f}")
         self._disk.replace_atomically(kept, self.path.read_bytes())
         self._warn(f"{self.path} {damage}: it is kept as {kept.name} and made anew from the log")

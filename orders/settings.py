@@ -27,10 +27,11 @@ class Settings(NamedTuple):
 
     data: Path = Path("data")
     lock_timeout: float = 10.0  # seconds
+    fault: str | None = None  # where to fail on purpose; see faults.py
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """Read ``ORDERS_DATA`` and ``ORDERS_LOCK_TIMEOUT``.
+        """Read ``ORDERS_DATA``, ``ORDERS_LOCK_TIMEOUT`` and ``ORDERS_FAULT``.
 
         Raises:
             OrdersError: the timeout is not a number of seconds.
@@ -42,4 +43,5 @@ class Settings(NamedTuple):
             seconds = -1.0
         if not 0 <= seconds < float("inf"):
             raise OrdersError(f"ORDERS_LOCK_TIMEOUT is {timeout!r}; give seconds, like 10 or 0.5")
-        return cls(Path(environment.get("ORDERS_DATA") or "data"), seconds)
+        data = Path(environment.get("ORDERS_DATA") or "data")
+        return cls(data, seconds, environment.get("ORDERS_FAULT") or None)

@@ -1,7 +1,7 @@
 """What commands show, as plain values: rows for `list`, `show`, `log` and `topics`."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,11 +11,14 @@ from .bus import MessageBus
 from .domain import OrderState
 from .event_log import EventLog
 from .events import OrderEvent
+from .ledger import Account
 from .line import Line
 from .message import Command, Event, Message, UnknownMessage, name_of
 from .times import iso
 
 Row = tuple[str, ...]
+
+DELIVERY_COLUMNS = ("Event", "Subscriber", "Status", "Attempts", "Changed", "Last error")
 
 
 class Step(NamedTuple):
@@ -26,8 +29,9 @@ class Step(NamedTuple):
 
     @property
     def row(self) -> Row:
-        """The step as time, event and detail."""
-        return iso(self.event.time), name_of(self.event), detail(self.event)
+        """The step as time, event and what it adds to the order's own facts."""
+        added = detail(self.event, without=("time", "order_id", "items", "customer"))
+        return iso(self.event.time), name_of(self.event), added
 
 
 def record(order: OrderState) -> Row:
@@ -70,6 +74,30 @@ def log_rows(line: Line[Message]) -> Iterator[Row]:
         yield seq, iso(line.time), "Delivery", delivery.event, " ".join(facts)
 
 
+def delivery_row(account: Account) -> Row:
+    """Return a delivery as event, subscriber, status, attempts, time changed, last error."""
+    delivery = account.delivery
+    attempts = str(delivery.attempts)
+    changed = iso(account.changed)
+    error = delivery.error or ""
+    return delivery.event, delivery.subscriber, delivery.status, attempts, changed, error
+
+
+def delivery_object(account: Account) -> dict[str, Any]:
+    """Return a delivery for JSON."""
+    delivery = account.delivery
+    return {
+        "event": delivery.event,
+        "subscriber": delivery.subscriber,
+        "status": delivery.status,
+        "attempts": delivery.attempts,
+        "retries": delivery.retries,
+        "error": delivery.error,
+        "since": account.since,
+        "changed": account.changed,
+    }
+
+
 def wiring(bus: MessageBus) -> list[Row]:
     """Return topic, message, kind and handlers with their place in the source, a row each."""
     return [
@@ -103,10 +131,10 @@ def own_fields(message: Message) -> dict[str, Any]:
     }
 
 
-def detail(message: Message) -> str:
+def detail(message: Message, without: Collection[str] = ("time",)) -> str:
     """Return the message's own fields as ``name=JSON``."""
-    fields = own_fields(message)
-    del fields["time"]
     return " ".join(
-        f"{name}={msgspec.json.encode(value).decode()}" for name, value in fields.items()
+        f"{name}={msgspec.json.encode(value).decode()}"
+        for name, value in own_fields(message).items()
+        if name not in without
     )

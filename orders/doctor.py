@@ -1,0 +1,150 @@
+"""The health of a store: what is well, what is not, and what of that can be mended.
+
+The log is the truth. The doctor folds it from the first line and compares the result with
+the state file; whatever can be made from the log is made anew, and nothing is thrown away
+without a copy.
+"""
+
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from .bootstrap import App
+from .errors import OrdersError, StoreBusy
+from .ledger import Account
+from .message import now
+from .repository import TinyDBOrderRepository
+
+
+class Finding(NamedTuple):
+    """One sentence on one subject."""
+
+    is_well: bool
+    subject: str
+    text: str
+
+
+def examine(app: App) -> list[Finding]:
+    """Look at everything; change nothing."""
+    try:
+        app.log.end()
+    except StoreBusy as busy:
+        return [Finding(False, "lock", str(busy))]
+    except OrdersError as error:
+        return [Finding(False, "log", str(error))]
+    lock = Finding(True, "lock", "free")
+    checks = (_log, _state, _deliveries, _permissions, _leftovers)
+    return [lock, *(finding for check in checks for finding in _guarded(check, app))]
+
+
+def repair(app: App) -> Iterator[str]:
+    """Mend what can be mended; yield what was done, a sentence each.
+
+    Raises:
+        OrdersError: the log is damaged, which only a backup can mend.
+    """
+    if torn := app.log.torn():
+        kept = _aside(app.log.path)
+        app.disk.replace_atomically(kept, torn)
+        with app.log.writing():
+            yield f"cut {len(torn)} bytes that a crash left, kept as {kept.name}"
+    if app.log.end() and not all(finding.is_well for finding in _guarded(_state, app)):
+        _fold(app, "was not the fold of the log").checkpoint()
+        yield f"made {app.orders.path} anew from the log"
+    for path in _too_open(app):
+        path.chmod(stat.S_IMODE(path.stat().st_mode) & ~0o007)
+        yield f"made {path} private"
+    for path in _litter(app):
+        app.disk.unlink(path)
+        yield f"removed {path}"
+    if late := app.deliveries.recover():
+        yield f"delivered {late} that processes owed when they died"
+
+
+def _guarded(check: Callable[[App], Iterator[Finding]], app: App) -> Iterator[Finding]:
+    """Run a check; what it cannot read is not well."""
+    try:
+        yield from check(app)
+    except OrdersError as error:
+        yield Finding(False, check.__name__.strip("_"), str(error))
+
+
+def _log(app: App) -> Iterator[Finding]:
+    lines = sum(1 for _ in app.log.read())
+    if torn := app.log.torn():
+        yield Finding(
+            False, "log", f"{lines:,} lines are whole; a crash left {len(torn)} bytes after them"
+        )
+    else:
+        yield Finding(True, "log", f"{lines:,} lines, numbered without a gap, every checksum fits")
+
+
+def _state(app: App) -> Iterator[Finding]:
+    path = app.orders.path
+    if not app.log.end() and not path.exists():
+        yield Finding(True, "state", "nothing is stored yet")
+        return
+    kept = TinyDBOrderRepository(path, app.log, app.disk, app.warn)
+    with app.lock.held(shared=True):  # or the log would go on between the two
+        is_equal = kept.tables() == _fold(app, "is not looked at").tables()
+    if not is_equal:
+        yield Finding(False, "state", f"{path} is not the fold of the log")
+    elif damage := kept.damage:
+        yield Finding(False, "state", f"{path} {damage}")
+    else:
+        count = len(kept.tables()["orders"])
+        yield Finding(True, "state", f"{count:,} orders, equal to the fold of the log")
+
+
+def _deliveries(app: App) -> Iterator[Finding]:
+    accounts = app.deliveries.accounts()
+    failed, dead = accounts.having("failed"), accounts.having("dead")
+    owed = [a for a in accounts.having("pending") if not _has_living_owner(app, a)]
+    if owed:
+        yield Finding(
+            False, "deliveries", f"{len(owed):,} owed by processes that died; see orders deliveries"
+        )
+    if failed:
+        yield Finding(False, "deliveries", f"{len(failed):,} failed; try orders retry --all")
+    if dead:
+        yield Finding(False, "deliveries", f"{len(dead):,} dead letters; see orders deliveries")
+    if not (owed or failed or dead):
+        yield Finding(True, "deliveries", "nothing is owed")
+
+
+def _permissions(app: App) -> Iterator[Finding]:
+    if paths := _too_open(app):
+        names = ", ".join(path.name for path in paths)
+        yield Finding(False, "permissions", f"everybody on this machine can use {names}")
+    else:
+        yield Finding(True, "permissions", "the files are private")
+
+
+def _leftovers(app: App) -> Iterator[Finding]:
+    if paths := _litter(app):
+        names = ", ".join(path.name for path in paths[:5])
+        yield Finding(False, "leftovers", f"{len(paths)} left by crashes: {names}")
+    else:
+        yield Finding(True, "leftovers", "none")
+
+
+def _fold(app: App, distrust: str) -> TinyDBOrderRepository:
+    return TinyDBOrderRepository(app.orders.path, app.log, app.disk, app.warn, distrust)
+
+
+def _has_living_owner(app: App, account: Account) -> bool:
+    return account.owner is not None and app.leases.is_alive(account.owner)
+
+
+def _too_open(app: App) -> list[Path]:
+    files = (app.log.path, app.orders.path)
+    return [path for path in files if path.is_file() and path.stat().st_mode & 0o007]
+
+
+def _litter(app: App) -> list[Path]:
+    return [*sorted(app.settings.data.glob(".*.tmp")), *app.leases.dead()]
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{now():%Y%m%dT%H%M%S.%f}")

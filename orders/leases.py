@@ -1,0 +1,88 @@
+"""How processes know each other to be alive: each keeps a lock file of its own locked.
+
+The kernel unlocks the file when its owner dies, however that happens, so there is no process
+id to be taken for another's. A lease's name is random and never used again, which makes it
+safe to remove the file.
+"""
+
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from .disk import PRIVATE, Disk, reason
+from .errors import StoreUnavailable
+from .message import new_id
+
+
+class Leases:
+    """The leases of a store: one of this application's own, and those of others.
+
+    Args:
+        directory: where the lock files are; made when first needed.
+        disk: does the file calls.
+    """
+
+    def __init__(self, directory: Path, disk: Disk) -> None:
+        self._directory = directory
+        self._disk = disk
+        self._mine: tuple[str, int] | None = None  # name and descriptor
+
+    def mine(self) -> str:
+        """Return this application's lease, held from the first call until `close()`.
+
+        Raises:
+            StoreUnavailable: the system refuses.
+        """
+        while self._mine is None:
+            self._disk.make_directory(self._directory)
+            path = self._directory / new_id()
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+            except OSError as error:
+                raise StoreUnavailable(self._directory, reason(error)) from error
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if path.exists():  # or somebody swept it away before it was locked
+                self._mine = path.name, descriptor
+            else:
+                os.close(descriptor)
+        return self._mine[0]
+
+    def is_alive(self, name: str) -> bool:
+        """Return whether the owner of a lease lives."""
+        return _is_locked(self._directory / Path(name).name)
+
+    def dead(self) -> list[Path]:
+        """Return the lock files of owners that died."""
+        if not self._directory.is_dir():
+            return []
+        return [path for path in sorted(self._directory.iterdir()) if not _is_locked(path)]
+
+    def sweep(self) -> None:
+        """Remove the lock files of owners that died."""
+        for path in self.dead():
+            with suppress(OSError):
+                self._disk.unlink(path)
+
+    def close(self) -> None:
+        """Give up this application's lease."""
+        if self._mine is not None:
+            name, descriptor = self._mine
+            with suppress(OSError):
+                self._disk.unlink(self._directory / name)
+            os.close(descriptor)
+            self._mine = None
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -1,0 +1,155 @@
+"""Reads lines from a log file: forwards from any position, or the last one from the end.
+
+What a crash leaves at the end is not read, and not an error: a line cut short, or, after a
+power cut, bytes that the file system never wrote and shows as zeros. Both can only concern
+lines that nobody was told are stored. Whatever else is not as written is an error.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from . import line as codec
+from .disk import Disk, reason
+from .errors import LogDamaged, StoreUnavailable
+from .ledger import Position
+from .line import Line
+from .message import Event, Message, UnknownMessage
+
+BLOCK = 1 << 16  # bytes read at a time from the end
+BIG_BLOCK = 1 << 20  # bytes read at a time forwards
+
+
+class Entry(NamedTuple):
+    """A line of the log and where it stands."""
+
+    line: Line[Message]
+    start: Position
+    end: Position
+    raw: bytes
+
+
+class LogReader:
+    """Reads the lines of one log file, given an open descriptor.
+
+    Args:
+        path: the file, for errors.
+        disk: does the file calls.
+    """
+
+    def __init__(self, path: Path, disk: Disk) -> None:
+        self.path = path
+        self._disk = disk
+
+    def entries(
+        self, descriptor: int, after: Position, end: int, containing: bytes = b""
+    ) -> Iterator[Entry]:
+        """Yield the lines between a position and byte `end`, checked; stop at a crash's leavings.
+
+        A whole last line that only lacks its line feed is yielded, its end one byte past `end`.
+
+        Raises:
+            LogDamaged: a line is not what was written.
+        """
+        start = after
+        for raw, is_ended in self._lines(descriptor, after.offset, end):
+            if not is_ended and codec.is_torn(raw, start.seq + 1):
+                return
+            position = Position(start.offset + len(raw) + 1, start.seq + 1)
+            try:
+                if not containing or containing in raw:
+                    yield Entry(self.parse(raw, position.seq), start, position, raw)
+                else:
+                    codec.check(raw)
+            except (LogDamaged, ValueError) as error:
+                if self._is_unwritten(descriptor, start.offset, end):
+                    return
+                raise LogDamaged(self.path, position.seq, str(error)) from error
+            start = position
+
+    def settled(self, descriptor: int, size: int) -> Position:
+        """Return the position from which a newcomer must read, found from the log's end."""
+        last = self._last_line(descriptor, size)
+        if last is None:
+            return Position()
+        offset, raw = last
+        try:
+            line = codec.decode(raw)
+        except ValueError:  # a crash's leavings, or damage: reading it all will tell
+            return Position()
+        if line.settled >= offset:
+            return Position(offset, line.seq - 1)
+        first, _ = next(self._lines(descriptor, line.settled, size))
+        return Position(line.settled, self.parse(first, None).seq - 1)
+
+    def parse(self, raw: bytes, seq: int | None) -> Line[Message]:
+        """Decode a line, whose number must be `seq` unless that is None.
+
+        Raises:
+            LogDamaged: it is not what was written.
+        """
+        try:
+            line = codec.decode(raw)
+            if seq not in {None, line.seq}:
+                raise ValueError(f"number {line.seq} stands at line {seq}")  # noqa: TRY301
+        except ValueError as error:
+            raise LogDamaged(self.path, seq or self._number(raw), str(error)) from error
+        return line
+
+    def _lines(self, descriptor: int, offset: int, end: int) -> Iterator[tuple[bytes, bool]]:
+        """Yield the lines between two bytes, and whether a line feed ends them."""
+        rest: list[bytes] = []
+        while offset < end:
+            try:
+                block = self._disk.read(descriptor, min(BIG_BLOCK, end - offset), offset)
+            except OSError as error:
+                raise StoreUnavailable(self.path, reason(error)) from error
+            if not block:
+                break
+            offset += len(block)
+            *lines, last = block.split(b"\n")
+            for line in lines:
+                yield b"".join([*rest, line]), True
+                rest.clear()
+            rest.append(last)
+        if any(rest):
+            yield b"".join(rest), False
+
+    def _last_line(self, descriptor: int, size: int) -> tuple[int, bytes] | None:
+        """Return offset and bytes of the last line that a line feed ends, or None."""
+        length = BLOCK
+        while True:
+            start = max(0, size - length)
+            *before, fragment = self._disk.read(descriptor, size - start, start).split(b"\n")
+            if len(before) > 1 or (before and start == 0):
+                return size - len(fragment) - 1 - len(before[-1]), before[-1]
+            if start == 0:
+                return None
+            length *= 2
+
+    def _is_unwritten(self, descriptor: int, offset: int, end: int) -> bool:
+        """Return whether the rest of the file, from a bad line on, never was on the disk.
+
+        Zeros are a power cut's work if nothing after them was written later than a sync: a
+        line that stores events is synced, so a line after such a line proves them synced too.
+        """
+        has_zeros = synced = False
+        for raw, _ in self._lines(descriptor, offset, end):
+            if offset == 0 and not has_zeros and raw.strip(b"\0") and not codec.is_ours(raw):
+                return False  # a foreign file; zeros are common in those
+            if synced:
+                return False
+            has_zeros = has_zeros or b"\0" in raw
+            try:
+                synced = _is_synced(codec.decode(raw))
+            except ValueError:
+                continue
+        return has_zeros
+
+    def _number(self, raw: bytes) -> int:
+        """Return the number of the line with these bytes; only an error needs it."""
+        return self.path.read_bytes().partition(raw)[0].count(b"\n") + 1
+
+
+def _is_synced(line: Line[Message]) -> bool:
+    return any(isinstance(message, Event | UnknownMessage) for message in line.messages)
