@@ -6,13 +6,13 @@ its listeners weakly and stops at the first that raises; so the bus itself is th
 listener of each topic, keeps handlers strongly, and isolates subscribers from each other.
 """
 
-import inspect
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import partial
-from threading import local
+from inspect import Parameter, signature
+from threading import Lock, local
 from typing import Any, NamedTuple
 
 from pubsub.core import AUTO_TOPIC, Publisher  # noqa: TID251 - this is bus.py
@@ -94,6 +94,7 @@ class MessageBus:
         self._subscriptions: list[Subscription] = []
         self._heard: dict[type[Event], tuple[Subscriber, ...]] = {}
         self._thread = _Thread()
+        self._lock = Lock()
 
     def register(self, command: type[Command], handler: Handler) -> None:
         """Let `handler` handle `command`; it is called with the message and its dependencies.
@@ -190,13 +191,15 @@ class MessageBus:
 
     def subscribers(self, event: type[Event]) -> tuple[Subscriber, ...]:
         """Return who hears events of this class, in the order in which they run."""
-        if (heard := self._heard.get(event)) is None:
+        if (heard := self._heard.get(event)) is not None:
+            return heard
+        with self._lock:  # pypubsub's making of topics is not for several threads
             matching = [s for s in self._subscriptions if _matches(s.target, event)]
             matching.sort(key=lambda subscription: subscription.priority)
             heard = tuple(dict.fromkeys(subscription.subscriber for subscription in matching))
-            self._heard[event] = heard
             if heard:
                 self._listen(event, self._tell)
+            self._heard[event] = heard
         return heard
 
     def wiring(self) -> list[tuple[type[Message], list[Handler]]]:
@@ -272,16 +275,18 @@ class MessageBus:
 
     def _supply(self, handler: Handler) -> Handler:
         """Bind the dependencies that `handler` names after its first parameter, the message."""
-        parameters = list(inspect.signature(handler).parameters.values())
-        if not parameters or parameters[0].kind is parameters[0].KEYWORD_ONLY:
+        parameters = list(signature(handler).parameters.values())
+        takes_message = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+        if not parameters or parameters[0].kind not in (*takes_message, Parameter.VAR_POSITIONAL):
             raise WiringError(f"{_name(handler)} must take the message as its first parameter")
         supplied = {}
         for parameter in parameters[1:]:
-            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            if parameter.kind in {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD}:
                 continue
-            if parameter.name in self.dependencies:
+            by_name = parameter.kind is not Parameter.POSITIONAL_ONLY
+            if by_name and parameter.name in self.dependencies:
                 supplied[parameter.name] = self.dependencies[parameter.name]
-            elif parameter.default is parameter.empty:
+            elif parameter.default is Parameter.empty:
                 raise UnsuppliedParameter(_name(handler), parameter.name, sorted(self.dependencies))
         return partial(handler, **supplied) if supplied else handler
 

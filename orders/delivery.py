@@ -76,6 +76,8 @@ class Deliveries:
             if subscriber is None or (owed.owner and self._leases.is_alive(owed.owner)):
                 continue
             event = self._log.find_event(owed.delivery.event, owed.position)
+            if event is None:  # of a class that this process does not define
+                continue
             if (delivery := self._take_over(owed)) is not None:
                 recovered += self._try(subscriber, event, delivery, TRIES)
         self._leases.sweep()
@@ -126,6 +128,8 @@ class Deliveries:
         if subscriber is None:
             raise OrdersError(f"no subscriber {name!r} is registered in this process")
         event = self._log.find_event(event_id)
+        if event is None:
+            raise OrdersError(f"event {event_id} is of a class that this process does not define")
         with self._log.writing():
             delivery = self.accounts(accounts).by_key[key].delivery
             if delivery.status == "done":
@@ -202,5 +206,8 @@ def _outcome(delivery: Delivery, attempt: int, start: float, error: Exception | 
 
 def describe(error: BaseException) -> str:
     """Return an error's class and text."""
-    text = str(error)
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - a stranger's error may be as broken as the stranger
+        text = "it cannot say what it is"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

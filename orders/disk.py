@@ -107,10 +107,12 @@ class Disk:
                 os.close(descriptor)
             self.replace(temporary, target)
             self.sync_directory(target.parent)
-        except OSError as error:
+        except BaseException as error:
             with suppress(OSError):
                 self.unlink(temporary)
-            raise NotStored(path, reason(error)) from error
+            if isinstance(error, OSError):
+                raise NotStored(path, reason(error)) from error
+            raise
 
 
 class FileLock:
@@ -122,12 +124,15 @@ class FileLock:
     Args:
         path: the lock file; it is created when the lock is first held for writing.
         timeout: seconds to wait for another holder.
+
+    Attributes:
+        threads: the lock between the threads of this process, which may be entered again.
     """
 
     def __init__(self, path: Path, timeout: float) -> None:
         self.path = path
         self.timeout = timeout
-        self._threads = RLock()
+        self.threads = RLock()
         self._depth = 0
         self._descriptor: int | None = None
 
@@ -139,7 +144,7 @@ class FileLock:
             StoreBusy: somebody else kept it for longer than the timeout.
         """
         deadline = time.monotonic() + self.timeout
-        if not self._threads.acquire(timeout=self.timeout):
+        if not self.threads.acquire(timeout=self.timeout):
             raise StoreBusy(self.path, self.timeout, "another thread of this process")
         try:
             if self._depth == 0:
@@ -152,7 +157,7 @@ class FileLock:
                 if self._depth == 0 and self._descriptor is not None:
                     fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         finally:
-            self._threads.release()
+            self.threads.release()
 
     def close(self) -> None:
         """Give the file back."""
@@ -185,7 +190,8 @@ class FileLock:
                 pause = min(pause * 2, 0.02)
         if not shared:
             holder = f"process {os.getpid()} since {now():%FT%TZ}".ljust(63) + "\n"
-            os.pwrite(self._descriptor, holder.encode(), 0)
+            with suppress(OSError):  # a full disk must not keep the lock locked
+                os.pwrite(self._descriptor, holder.encode(), 0)
 
     def _open(self, *, shared: bool) -> int | None:
         try:

@@ -36,6 +36,9 @@ class OrderState(msgspec.Struct, frozen=True):
     version: int  # how many events made it
 
 
+CHANGES = (OrderCreated, OrderShipped, OrderCancelled)  # the events that `evolve` folds
+
+
 def evolve(state: OrderState | None, event: OrderEvent) -> OrderState:
     """Return what `event` makes of `state`; only OrderCreated starts from None.
 
@@ -192,6 +195,8 @@ def valid_items(items: Iterable[str]) -> tuple[str, ...]:
     """
     if isinstance(items, str):
         raise InvalidOrder("items must be a list of texts, not one text")
+    if not isinstance(items, Iterable):
+        raise InvalidOrder(f"items must be a list of texts, not {type(items).__name__}")
     trimmed = []
     for number, item in enumerate(items, start=1):
         if number > MAX_ITEMS:

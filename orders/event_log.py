@@ -13,7 +13,7 @@ from pathlib import Path
 
 from . import line as codec
 from .disk import Disk, FileLock, reason, require_regular
-from .errors import ForeignFile, NotStored, OrdersError, StoreUnavailable
+from .errors import ForeignFile, NotStored, StoreUnavailable, WrongPayload
 from .ledger import START, Delivery, Ledger, Owed, Position
 from .line import FORMAT, Line
 from .log_reader import Entry, LogReader
@@ -31,12 +31,14 @@ class EventLog:
     Attributes:
         ledger: the deliveries that are pending, up to date inside `writing()`.
         appended: whether this object has appended anything.
+        thread_lock: held by the thread of this process that reads or appends.
     """
 
     def __init__(self, path: Path, lock: FileLock, disk: Disk) -> None:
         self.path = path
         self.ledger = Ledger()
         self.appended = False
+        self.thread_lock = lock.threads
         self._lock = lock
         self._disk = disk
         self._reader = LogReader(path, disk)
@@ -93,18 +95,14 @@ class EventLog:
             known = self._end.offset if self._end else 0
         return self.ledger.pending() if known >= size else []
 
-    def find_event(self, event_id: str, near: Position | None = None) -> Event:
-        """Return a stored event by its id; it is probably in the line after `near`.
-
-        Raises:
-            OrdersError: the log does not have it.
-        """
+    def find_event(self, event_id: str, near: Position | None = None) -> Event | None:
+        """Return a stored event by its id, if its class is known; try the line after `near`."""
         nearby = () if near is None else islice(self.read(near), 1)
         for entry in chain(nearby, self.read(containing=event_id.encode())):
             for message in entry.line.messages:
                 if message.id == event_id and isinstance(message, Event):
                     return message
-        raise OrdersError(f"no event {event_id!r} in {self.path}")
+        return None
 
     def ends_at(self, position: Position, checksum: str) -> bool:
         """Return whether a line with this checksum ends at `position`; the beginning always."""
@@ -144,6 +142,7 @@ class EventLog:
 
         Raises:
             NotStored: the disk refuses; the log is as it was.
+            WrongPayload: a message could not be read back, so it is not written.
         """
         start = self._end
         if start is None or self._descriptor is None:
@@ -151,7 +150,11 @@ class EventLog:
         deliveries = tuple(deliveries)
         settled = self.ledger.settled_before(start.offset)
         line = Line(FORMAT, start.seq + 1, now(), tuple(messages), deliveries, owner, settled)
-        raw = codec.encode(line)
+        try:
+            raw = codec.encode(line)
+            codec.decode(raw)
+        except (ValueError, TypeError) as error:  # msgspec's are ValueErrors
+            raise WrongPayload(f"a message cannot be stored: {error}") from error
         try:
             self._disk.write_all(self._descriptor, raw + b"\n")
             if sync:

@@ -59,7 +59,7 @@ def check(raw: bytes) -> bytes:
     """
     content, checksum = raw[:-_CRC_LENGTH], raw[-_CRC_LENGTH:]
     if checksum != _CRC % crc32(content):
-        what = "the checksum does not fit" if is_ours(raw) else "this is no line of an event log"
+        what = "the checksum does not fit" if is_ours(raw) else "this is no line of a log"
         raise ValueError(what)
     return content
 
@@ -76,13 +76,13 @@ def decode(raw: bytes) -> Line[Message]:
         ValueError: the line is not what was written, or a newer version wrote it.
     """
     content = check(raw) + b"}"
+    if not content.startswith(b'{"format":%d,' % FORMAT):
+        number = msgspec.json.decode(content)["format"]
+        raise ValueError(f"it has format {number}, of a newer version of orders")
     try:
-        line = _decoder().decode(content)
+        return _decoder().decode(content)
     except msgspec.ValidationError:  # perhaps only of a class that is not defined here
-        line = _decode_one_by_one(content)
-    if line.format != FORMAT:
-        raise ValueError(f"it has format {line.format}, of a newer version of orders")
-    return line
+        return _decode_one_by_one(content)
 
 
 def checksum(raw: bytes) -> str:

@@ -64,6 +64,8 @@ class LogReader:
             except (LogDamaged, ValueError) as error:
                 if self._is_unwritten(descriptor, start.offset, end):
                     return
+                if isinstance(error, LogDamaged):
+                    raise
                 raise LogDamaged(self.path, position.seq, str(error)) from error
             start = position
 

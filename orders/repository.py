@@ -10,14 +10,13 @@ from datetime import datetime
 from functools import reduce
 from operator import and_
 from pathlib import Path
-from threading import RLock
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from tinydb import TinyDB, where
 
 from .disk import Disk
-from .domain import Order, OrderState, evolve
+from .domain import CHANGES, Order, OrderState, evolve
 from .errors import AmbiguousOrder, ForeignFile, LogDamaged, OrderNotFound, StoreError
 from .event_log import EventLog
 from .events import OrderCreated, OrderEvent
@@ -94,7 +93,7 @@ class TinyDBOrderRepository:
         self._storage = StateStorage(path, disk)
         # The fold changes the tables under TinyDB, whose query cache would not notice.
         self._orders = TinyDB(storage=lambda: self._storage).table("orders", cache_size=0)
-        self._lock = RLock()
+        self._lock = log.thread_lock  # two locks could be taken in two orders
         self._position: Position | None = None  # up to which the log is folded in
         self._line = ""  # checksum of the last line folded in
         self._head: Head | None = None
@@ -109,12 +108,15 @@ class TinyDBOrderRepository:
         Raises:
             OrderNotFound: there is none.
         """
-        with self._lock:
-            self.refresh()
-            state = self._state(order_id)
-        if state is None:
+        if (state := self.find(order_id)) is None:
             raise OrderNotFound(order_id)
         return Order(state)
+
+    def find(self, order_id: str) -> OrderState | None:
+        """Return the order with this id, or None."""
+        with self._lock:
+            self.refresh()
+            return self._state(order_id)
 
     def resolve(self, prefix: str) -> str:
         """Return the only order id that begins with `prefix`.
@@ -144,10 +146,8 @@ class TinyDBOrderRepository:
 
     def version(self, order_id: str) -> int:
         """Return the order's stored version; 0 where there is no such order."""
-        with self._lock:
-            self.refresh()
-            state = self._state(order_id)
-            return state.version if state else 0
+        state = self.find(order_id)
+        return state.version if state else 0
 
     def list(self, wanted: Filter = EVERY_ORDER, limit: int | None = None) -> Sequence[OrderState]:
         """Return the wanted orders, newest first, at most `limit`."""
@@ -181,7 +181,7 @@ class TinyDBOrderRepository:
                 self._position = self._load()
             for entry in self._log.read(self._position):
                 for message in entry.line.messages:
-                    if isinstance(message, OrderEvent):
+                    if isinstance(message, CHANGES):
                         self._fold(message, entry.line.seq)
                 self._position, self._line = entry.end, checksum(entry.raw)
 

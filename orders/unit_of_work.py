@@ -18,10 +18,10 @@ from types import TracebackType
 from typing import Self
 
 from .bus import MessageBus
-from .domain import Order, moment
-from .errors import Conflict, KeyTaken, OrdersError
+from .domain import CHANGES, Order, OrderState, evolve, moment
+from .errors import Conflict, KeyTaken, OrdersError, WrongPayload
 from .event_log import EventLog
-from .events import Added, Committed, OrderCreated, RolledBack, UnitEvent
+from .events import Added, Committed, RolledBack, UnitEvent
 from .ledger import Delivery
 from .message import Command, Event, Message
 from .repository import TinyDBOrderRepository
@@ -145,7 +145,13 @@ class UnitOfWork:
         self._bus.publish(*events)
 
     def emit(self, event: Event) -> None:
-        """Have `event` published once the unit is stored; outside a unit, store it at once."""
+        """Have `event` published once the unit is stored; outside a unit, store it at once.
+
+        Raises:
+            WrongPayload: it is no event with a topic.
+        """
+        if not isinstance(event, Event) or event.topic is None:
+            raise WrongPayload(f"{type(event).__name__} is no event with a topic; emit events only")
         if self._stack.top is None:
             with self:
                 self.emit(event)
@@ -183,8 +189,8 @@ class UnitOfWork:
         owner = self._owner() if owed else None
         with self._log.writing():
             self._repository.verify()
-            for order in unit.orders.values():
-                self._check_version(order)
+            self._check_versions(unit)
+            self._check_emitted(unit)
             for check in unit.checks:
                 check()
             self._log.append(stored, [*unit.deliveries, *owed], owner=owner, sync=bool(lasting))
@@ -195,16 +201,34 @@ class UnitOfWork:
         }
         return events
 
-    def _check_version(self, order: Order) -> None:
-        if not order.pending:
-            return
-        if order.stored_version == 0:  # its id is new and random; its key need not be
-            created = order.pending[0]
-            key = created.key if isinstance(created, OrderCreated) else None
-            if key is not None and (first := self._repository.with_key(key)) is not None:
-                raise KeyTaken(key, first)
-        elif (actual := self._repository.version(order.id)) != order.stored_version:
-            raise Conflict(order.id, order.stored_version, actual)
+    def _check_versions(self, unit: _Unit) -> None:
+        """Refuse changes of an order that somebody else changed first, and keys used before."""
+        keys: dict[str, str] = {}
+        for order in unit.orders.values():
+            if order.stored_version:
+                if order.pending and self._repository.version(order.id) != order.stored_version:
+                    actual = self._repository.version(order.id)
+                    raise Conflict(order.id, order.stored_version, actual)
+            elif (key := order.key) is not None:  # a new order's id is random; its key is not
+                first = keys.setdefault(key, self._repository.with_key(key) or order.id)
+                if first != order.id:
+                    raise KeyTaken(key, first)
+
+    def _check_emitted(self, unit: _Unit) -> None:
+        """Refuse an order's event that was emitted by hand and does not follow its history."""
+        own = {event.id for order in unit.orders.values() for event in order.pending}
+        states: dict[str, OrderState | None] = {}
+        for event in unit.messages.values():
+            if not isinstance(event, CHANGES) or event.id in own:
+                continue
+            order_id = event.order_id
+            if order_id in unit.orders:
+                raise WrongPayload(f"order {order_id} is in this unit: change it, do not emit")
+            state = states.get(order_id) or self._repository.find(order_id)
+            try:
+                states[order_id] = evolve(state, event)
+            except ValueError as error:
+                raise WrongPayload(f"order {order_id}: {error}") from error
 
     def _roll_back(self, unit: _Unit) -> None:
         """Undo the unit; what it emitted to survive this goes on without it."""
