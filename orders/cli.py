@@ -115,7 +115,7 @@ def list_orders(
         orders = store.orders.list(wanted, limit or (PAGE if draws else None))
         if csv:
             with_keys = ((order, store.orders.key_of(order.id)) for order in orders)
-            console.json_lines(exchange.write(with_keys, "csv"))
+            console.lines(exchange.write(with_keys, "csv"))
         elif json:
             console.json_lines(exchange.json_array(map(exchange.order_json, orders)))
         else:
@@ -202,9 +202,10 @@ def export(
     with open_store(context, recover=False) as (console, store):
         orders = [*reversed(store.orders.list())]
         with_keys = ((order, store.orders.key_of(order.id)) for order in orders)
-        lines = exchange.write(with_keys, to or (exchange.format_of(file) if file else "json"))
+        form = to or (exchange.format_of(file) if file else "json")
+        lines = exchange.write(with_keys, form)
         if file is None:
-            console.json_lines(lines)
+            (console.lines if form == "csv" else console.json_lines)(lines)
         else:
             Disk().replace_atomically(file, "".join(f"{line}\n" for line in lines).encode())
             console.say(f"{len(orders):,} orders exported to {file}.")

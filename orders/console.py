@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from io import TextIOWrapper
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, TextIO, cast
 
 import msgspec
 import typer
@@ -18,11 +19,12 @@ import typer
 from . import views
 from .bus import Subscriber
 from .delivery import describe
+from .disk import reason
 from .domain import OrderState
 from .errors import ImportRefused, Interrupted, OrdersError
 from .message import Event, name_of
 from .notifier import ConsoleNotifier, Notice
-from .text import safe, safe_json, shorten
+from .text import ascii_json, safe, safe_json, shorten
 
 
 class ExitStatus(IntEnum):
@@ -34,6 +36,10 @@ class ExitStatus(IntEnum):
     INTERRUPTED = 130
 
 
+class _Unread(Exception):
+    """Whoever reads our output has seen enough."""
+
+
 _WrongUse: Any = typer.BadParameter.__base__  # UsageError, which Typer does not export
 
 
@@ -41,6 +47,9 @@ class Console:
     """The process's own streams, and what the user wants to see on them."""
 
     def __init__(self) -> None:
+        sys.stdin = sys.stdin or _nowhere("r")  # a closed stream is None
+        sys.stdout = sys.stdout or _nowhere("w")
+        sys.stderr = sys.stderr or _nowhere("w")
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):  # show what cannot be encoded, do not fail on it
                 stream.reconfigure(errors="backslashreplace")
@@ -52,26 +61,33 @@ class Console:
     def run(self, command: Callable[[], int | None]) -> int:
         """Run a command; say what stopped it, and return the status to exit with."""
         try:
-            status = command()
+            status = command() or ExitStatus.DONE
             sys.stdout.flush()
-        except BrokenPipeError:  # whoever read us has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return ExitStatus.DONE
-        except _WrongUse as error:
-            command_path = error.ctx.command_path if error.ctx else "orders"
-            self.fail(f"{error.format_message().rstrip('.')}; see {command_path} --help")
-            return ExitStatus.WRONG_USE
-        except Interrupted as error:
+        except (_WrongUse, OrdersError) as error:
+            status = self._explain(error)
+        except _Unread:
+            _discard(sys.stdout)
+            status = ExitStatus.DONE
+        except OSError as error:
+            _discard(sys.stdout)
+            self.fail(f"cannot write the output: {reason(error)}")
+            status = ExitStatus.FAILED
+        except (KeyboardInterrupt, typer.Abort):
+            status = ExitStatus.INTERRUPTED
+        return status
+
+    def _explain(self, error: Any) -> ExitStatus:
+        if isinstance(error, Interrupted):
             self.warn(f"interrupted: {error}")
             return ExitStatus.INTERRUPTED
-        except OrdersError as error:
+        if isinstance(error, OrdersError):
             for line in error.lines if isinstance(error, ImportRefused) else ():
                 self.say(line)
             self.fail(str(error))
             return ExitStatus.FAILED
-        except (KeyboardInterrupt, typer.Abort):
-            return ExitStatus.INTERRUPTED
-        return status or ExitStatus.DONE
+        path = error.ctx.command_path if error.ctx else "orders"
+        self.fail(f"{error.format_message().rstrip('.')}; see {path} --help")
+        return ExitStatus.WRONG_USE
 
     def say(self, text: str) -> None:
         """Tell the user something that is not data."""
@@ -103,13 +119,26 @@ class Console:
 
     def json_lines(self, lines: Iterable[str]) -> None:
         """Print lines of JSON."""
-        for line in lines:
-            print(safe_json(line))
+        is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+        escaped = map(safe_json, lines)
+        self._print(escaped if is_unicode else map(ascii_json, escaped))
+
+    def lines(self, lines: Iterable[str]) -> None:
+        """Print lines of another format."""
+        self._print(map(safe, lines))
 
     def records(self, rows: Iterable[Sequence[str]]) -> None:
         """Print rows, one a line, full values separated by tabs."""
-        for row in rows:
-            print("\t".join(map(safe, row)))
+        self._print("\t".join(map(safe, row)) for row in rows)
+
+    @staticmethod
+    def _print(lines: Iterable[str]) -> None:
+        try:
+            for line in lines:
+                sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
+        except BrokenPipeError:  # Typer would make it a failure
+            raise _Unread from None
 
     def rows(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Show rows as a table on a terminal, as records otherwise."""
@@ -156,6 +185,15 @@ class Console:
             sys.stdout.flush()
         elif self.notices_to == "stdout":
             ConsoleNotifier(sys.stdout).notify(notice)
+
+
+def _nowhere(mode: str) -> TextIO:
+    return cast(TextIO, Path(os.devnull).open(mode, encoding="utf-8"))
+
+
+def _discard(stream: TextIO) -> None:
+    """Have what is still in the stream's buffer go nowhere, instead of failing at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _is_terminal(stream: Any) -> bool:

@@ -138,7 +138,7 @@ class Deliveries:
                 raise OrdersError(
                     f"event {event_id} is being delivered to {name} by another process"
                 )
-            again = self._attempt(delivery, delivery.retries + 1)
+            again = self._attempt(replace(delivery, retries=delivery.retries + 1))
         return self._try(subscriber, event, again, 1)
 
     def _take_over(self, owed: Owed) -> Delivery | None:
@@ -146,17 +146,17 @@ class Deliveries:
         with self._log.writing():
             if self._log.ledger.owed(owed.delivery.key) != owed:
                 return None
-            if owed.delivery.attempts < DEATHS:
-                return self._attempt(owed.delivery, owed.delivery.retries)
-            self._log.append(
-                deliveries=[replace(owed.delivery, status="failed", error="its processes died")]
-            )
+            delivery = replace(owed.delivery, deaths=owed.delivery.deaths + 1)
+            if delivery.deaths <= DEATHS:
+                return self._attempt(delivery)
+            failed = replace(delivery, status="failed", error=f"{DEATHS} processes died of it")
+            self._log.append(deliveries=[failed])
             return None
 
-    def _attempt(self, delivery: Delivery, retries: int) -> Delivery:
+    def _attempt(self, delivery: Delivery) -> Delivery:
         """Record that this process makes an attempt; return the delivery as it is now."""
         attempts = delivery.attempts + 1
-        pending = Delivery(delivery.event, delivery.subscriber, "pending", attempts, retries)
+        pending = replace(delivery, status="pending", attempts=attempts, seconds=0.0, error=None)
         self._log.append(deliveries=[pending], owner=self._leases.mine())
         return pending
 

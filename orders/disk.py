@@ -159,6 +159,11 @@ class FileLock:
         finally:
             self.threads.release()
 
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody in this process holds the lock."""
+        return self._depth > 0
+
     def close(self) -> None:
         """Give the file back."""
         if self._descriptor is not None:
@@ -194,6 +199,7 @@ class FileLock:
                 os.pwrite(self._descriptor, holder.encode(), 0)
 
     def _open(self, *, shared: bool) -> int | None:
+        require_regular(self.path)
         try:
             return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
         except OSError as error:

@@ -43,6 +43,7 @@ class EventLog:
         self._disk = disk
         self._reader = LogReader(path, disk)
         self._descriptor: int | None = None
+        self._file: tuple[int, int] | None = None  # device and inode, once seen
         self._end: Position | None = None  # how far this process knows the log
 
     # Reading
@@ -51,12 +52,15 @@ class EventLog:
         """Return the log's size in bytes, no append being under way; 0 where there is none.
 
         Raises:
-            ForeignFile: something else stands in its place.
+            ForeignFile: something else stands in its place, or now does.
         """
         if not require_regular(self.path):
+            self._identify(None)
             return 0
         with self._lock.held(shared=True):
-            return self.path.stat().st_size
+            status = self.path.stat()
+        self._identify(status)
+        return status.st_size
 
     def read(
         self,
@@ -74,6 +78,8 @@ class EventLog:
             LogDamaged: a line is not what was written.
         """
         end = self.end()
+        if end < after.offset - 1:  # the last line may lack its line feed
+            raise ForeignFile(self.path, "was cut while in use")
         if end <= after.offset:
             return
         try:
@@ -108,11 +114,11 @@ class EventLog:
         """Return whether a line with this checksum ends at `position`; the beginning always."""
         if position.seq == 0:
             return True
-        if self.end() < position.offset:
+        if not 0 < position.offset <= self.end() + 1:  # the last line may lack its line feed
             return False
         expected = b'"%s"}' % checksum.encode()
         with self.path.open("rb") as file:
-            file.seek(position.offset - len(expected) - 1)
+            file.seek(max(0, position.offset - len(expected) - 1))
             return file.read(len(expected)) == expected
 
     # Writing
@@ -145,7 +151,7 @@ class EventLog:
             WrongPayload: a message could not be read back, so it is not written.
         """
         start = self._end
-        if start is None or self._descriptor is None:
+        if start is None or self._descriptor is None or not self._lock.is_held:
             raise RuntimeError("append() belongs inside writing()")
         deliveries = tuple(deliveries)
         settled = self.ledger.settled_before(start.offset)
@@ -212,36 +218,47 @@ class EventLog:
         os.close(descriptor)
 
     def _open(self) -> int:
+        status = self.path.stat() if require_regular(self.path) else None
+        self._identify(status)
         if self._descriptor is not None:
-            mine, there = os.fstat(self._descriptor), None
-            with suppress(FileNotFoundError):
-                there = self.path.stat()
-            if there is None or not os.path.samestat(mine, there):
-                raise ForeignFile(self.path, "was removed or replaced while in use")
             return self._descriptor
-        existed = require_regular(self.path)
         try:
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
             self._descriptor = self._disk.open(self.path, flags)
-            if not existed:
+            if status is None or not status.st_size:  # its name may not be durable yet
                 self._disk.sync_directory(Path(os.path.realpath(self.path)).parent)
+                self._identify(os.fstat(self._descriptor))
         except OSError as error:
+            self._give_up(None)
             raise StoreUnavailable(self.path, reason(error)) from error
         return self._descriptor
+
+    def _identify(self, status: os.stat_result | None) -> None:
+        """Know the file again; another one in its place would be another store."""
+        file = None if status is None else (status.st_dev, status.st_ino)
+        if self._file not in {None, file}:
+            raise ForeignFile(self.path, "was removed or replaced while in use")
+        self._file = file
 
     def _catch_up(self, descriptor: int) -> None:
         """Learn the lines that others appended; drop a torn one that a crash left."""
         size = os.fstat(descriptor).st_size
         end = self._learn_up_to(descriptor, size)
-        if end.offset < size:
-            self._disk.truncate(descriptor, end.offset)
-        elif end.offset > size:  # the last line lacks its line feed
-            self._disk.write_all(descriptor, b"\n")
+        try:
+            if end.offset < size:
+                self._disk.truncate(descriptor, end.offset)
+            elif end.offset > size:  # the last line lacks its line feed
+                self._disk.write_all(descriptor, b"\n")
+        except OSError as error:
+            self._give_up(None)
+            raise NotStored(self.path, reason(error)) from error
 
     def _learn_up_to(self, descriptor: int, size: int) -> Position:
         if self._end is None:
             self.ledger = Ledger()
             self._end = self._reader.settled(descriptor, size)
+        if size < self._end.offset - 1:  # the last line may lack its line feed
+            raise ForeignFile(self.path, "was cut while in use")
         for entry in self._reader.entries(descriptor, self._end, size):
             self._learn(entry)
         return self._end

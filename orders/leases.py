@@ -9,6 +9,7 @@ import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 
 from .disk import PRIVATE, Disk, reason
 from .errors import StoreUnavailable
@@ -26,6 +27,7 @@ class Leases:
     def __init__(self, directory: Path, disk: Disk) -> None:
         self._directory = directory
         self._disk = disk
+        self._lock = Lock()
         self._mine: tuple[str, int] | None = None  # name and descriptor
 
     def mine(self) -> str:
@@ -34,19 +36,23 @@ class Leases:
         Raises:
             StoreUnavailable: the system refuses.
         """
-        while self._mine is None:
-            self._disk.make_directory(self._directory)
-            path = self._directory / new_id()
-            try:
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
-            except OSError as error:
-                raise StoreUnavailable(self._directory, reason(error)) from error
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if path.exists():  # or somebody swept it away before it was locked
-                self._mine = path.name, descriptor
-            else:
-                os.close(descriptor)
-        return self._mine[0]
+        with self._lock:
+            while self._mine is None:
+                self._mine = self._take()
+            return self._mine[0]
+
+    def _take(self) -> tuple[str, int] | None:
+        self._disk.make_directory(self._directory)
+        path = self._directory / new_id()
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+        except OSError as error:
+            raise StoreUnavailable(self._directory, reason(error)) from error
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if path.exists():
+            return path.name, descriptor
+        os.close(descriptor)  # somebody swept it away before it was locked
+        return None
 
     def is_alive(self, name: str) -> bool:
         """Return whether the owner of a lease lives."""

@@ -31,6 +31,7 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
     status: Status = "pending"
     attempts: int = 0  # made so far, one under way included
     retries: int = 0  # made by hand so far
+    deaths: int = 0  # of processes that set out to deliver it
     seconds: float = 0.0  # that the last attempt took
     error: str | None = None  # of the last attempt
 

@@ -5,6 +5,7 @@ power cut, bytes that the file system never wrote and shows as zeros. Both can o
 lines that nobody was told are stored. Whatever else is not as written is an error.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from .message import Event, Message, UnknownMessage
 
 BLOCK = 1 << 16  # bytes read at a time from the end
 BIG_BLOCK = 1 << 20  # bytes read at a time forwards
+SECTOR = 512  # bytes that a disk writes whole or not at all
 
 
 class Entry(NamedTuple):
@@ -102,10 +104,7 @@ class LogReader:
         """Yield the lines between two bytes, and whether a line feed ends them."""
         rest: list[bytes] = []
         while offset < end:
-            try:
-                block = self._disk.read(descriptor, min(BIG_BLOCK, end - offset), offset)
-            except OSError as error:
-                raise StoreUnavailable(self.path, reason(error)) from error
+            block = self._read(descriptor, min(BIG_BLOCK, end - offset), offset)
             if not block:
                 break
             offset += len(block)
@@ -122,7 +121,7 @@ class LogReader:
         length = BLOCK
         while True:
             start = max(0, size - length)
-            *before, fragment = self._disk.read(descriptor, size - start, start).split(b"\n")
+            *before, fragment = self._read(descriptor, size - start, start).split(b"\n")
             if len(before) > 1 or (before and start == 0):
                 return size - len(fragment) - 1 - len(before[-1]), before[-1]
             if start == 0:
@@ -132,25 +131,39 @@ class LogReader:
     def _is_unwritten(self, descriptor: int, offset: int, end: int) -> bool:
         """Return whether the rest of the file, from a bad line on, never was on the disk.
 
-        Zeros are a power cut's work if nothing after them was written later than a sync: a
-        line that stores events is synced, so a line after such a line proves them synced too.
+        A block that the file system never wrote shows as zeros. They are a power cut's work if
+        nothing after them was written later than a sync: a line that stores events is synced,
+        so a line after such a line proves everything before it synced too.
         """
-        has_zeros = synced = False
-        for raw, _ in self._lines(descriptor, offset, end):
-            if offset == 0 and not has_zeros and raw.strip(b"\0") and not codec.is_ours(raw):
-                return False  # a foreign file; zeros are common in those
-            if synced:
-                return False
-            has_zeros = has_zeros or b"\0" in raw
-            try:
-                synced = _is_synced(codec.decode(raw))
-            except ValueError:
-                continue
-        return has_zeros
+        rest = self._read(descriptor, end - offset, offset)
+        first, *others = rest.split(b"\n")
+        if offset == 0 and first.strip(b"\0") and not codec.is_ours(first):
+            return False  # a foreign file; zeros are common in those
+        later = [line for line in map(_decoded, others) if line is not None]
+        if any(_is_synced(line) for line in later[:-1]):
+            return False
+        return any(
+            (zeros.start() == 0 or (offset + zeros.start()) % SECTOR == 0)
+            and (zeros.end() == len(rest) or (offset + zeros.end()) % SECTOR == 0)
+            for zeros in re.finditer(b"\0+", rest)
+        )
+
+    def _read(self, descriptor: int, size: int, offset: int) -> bytes:
+        try:
+            return self._disk.read(descriptor, size, offset)
+        except OSError as error:
+            raise StoreUnavailable(self.path, reason(error)) from error
 
     def _number(self, raw: bytes) -> int:
         """Return the number of the line with these bytes; only an error needs it."""
         return self.path.read_bytes().partition(raw)[0].count(b"\n") + 1
+
+
+def _decoded(raw: bytes) -> Line[Message] | None:
+    try:
+        return codec.decode(raw)
+    except ValueError:
+        return None
 
 
 def _is_synced(line: Line[Message]) -> bool:

@@ -56,7 +56,9 @@ class Message(
         if (first := _by_name.get(cls.__name__)) is not None:
             raise DuplicateMessage("the name", first, cls)
         topic = cls.__dict__.get("topic")
-        if topic is not None:
+        if topic is None:
+            cls.topic = None  # a topic is not inherited
+        else:
             if not _TOPIC.fullmatch(topic):
                 raise WiringError(f"{topic!r} is no topic; write it like order-created")
             if (first := _by_topic.get(topic)) is not None:
@@ -65,10 +67,12 @@ class Message(
         _by_name[cls.__name__] = cls
 
     def __post_init__(self) -> None:
-        """Turn lists into tuples: what a caller does to his list later is his own affair."""
+        """Freeze lists, which a caller might change later, and take a time for UTC."""
         for name in self.__struct_fields__:
             if isinstance(value := getattr(self, name), list):
                 msgspec.structs.force_setattr(self, name, tuple(value))
+        if self.time.tzinfo is None:
+            msgspec.structs.force_setattr(self, "time", self.time.replace(tzinfo=UTC))
 
     def caused_by(self, cause: "Message | None") -> Self:
         """Return this message as part of the conversation of `cause`; a stamped one stays."""

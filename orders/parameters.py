@@ -40,7 +40,7 @@ def complete_order(context: typer.Context, incomplete: str) -> list[tuple[str, s
     try:
         with bootstrap(data) as store:
             return [
-                (order.id, shorten(", ".join(order.items)))
+                (order.id, shorten(", ".join(order.items)).replace("[", r"\["))  # no markup
                 for order in store.orders.list()
                 if order.id.startswith(incomplete)
             ]

@@ -17,7 +17,7 @@ from tinydb import TinyDB, where
 
 from .disk import Disk
 from .domain import CHANGES, Order, OrderState, evolve
-from .errors import AmbiguousOrder, ForeignFile, LogDamaged, OrderNotFound, StoreError
+from .errors import AmbiguousOrder, LogDamaged, OrderNotFound, StoreError
 from .event_log import EventLog
 from .events import OrderCreated, OrderEvent
 from .ledger import Position
@@ -154,7 +154,7 @@ class TinyDBOrderRepository:
         with self._lock:
             self.refresh()
             if wanted == EVERY_ORDER:
-                newest = list(self._numbers)[: -limit - 1 : -1] if limit else [*self._numbers][::-1]
+                newest = [*self._numbers][::-1][:limit]
                 return [state for order_id in newest if (state := self._state(order_id))]
             found = self._orders.search(_query(wanted))
         return [msgspec.convert(document, OrderState) for document in found[::-1][:limit]]
@@ -201,10 +201,9 @@ class TinyDBOrderRepository:
         if self._verified:
             return
         head = self._storage.head()
-        if head is None and self._storage.size():
-            self._storage.load()
-        if head is not None:
-            self._check_head(head)
+        is_plausible = head is not None and self._is_made_of_this_log(head)
+        if self._storage.size() and not is_plausible:
+            self._load()  # which tells damage, that costs nothing, from a lost log
         self._verified = True
 
     def checkpoint(self) -> bool:
@@ -213,6 +212,8 @@ class TinyDBOrderRepository:
         Raises:
             NotStored: the disk refuses; the file is as it was, and no order is lost.
         """
+        if not self._distrust:
+            self.verify()
         with self._lock, self._log.writing():
             self._log.sync()  # the state must not know what a power cut could take from the log
             self.refresh()
@@ -242,8 +243,12 @@ class TinyDBOrderRepository:
             raise StoreError(
                 f"{self.path} {self.damage}, and there is no event log to mend it from"
             )
-        if head is not None:
-            self._check_head(head)
+        if head is not None and not self._is_made_of_this_log(head):
+            raise StoreError(
+                f"{self.path} was made of {head.seq} lines of a log that {self._log.path} is not"
+                " (or no longer); restore that file from a backup, or move the state file away"
+                " to go on with the log as it is"
+            )
         self._head, self._line = head, head.line if head else ""
         self._storage.tables = {"log": {}, "orders": {}, "keys": {}, **tables}
         documents = self._storage.tables["orders"]
@@ -252,15 +257,10 @@ class TinyDBOrderRepository:
         self._keys = {document["key"]: document["order_id"] for document in keys}
         return Position(head.offset, head.seq) if head else Position()
 
-    def _check_head(self, head: Head) -> None:
-        if head.format != FORMAT:
-            raise ForeignFile(self.path, f"has format {head.format}, of a newer version of orders")
-        if not self._log.ends_at(Position(head.offset, head.seq), head.line):
-            raise StoreError(
-                f"{self.path} was made of {head.seq} lines of a log that {self._log.path} is not"
-                " (or no longer); restore that file from a backup, or move the state file away"
-                " to go on with the log as it is"
-            )
+    def _is_made_of_this_log(self, head: Head) -> bool:
+        return head.format == FORMAT and self._log.ends_at(
+            Position(head.offset, head.seq), head.line
+        )
 
     def _fold(self, event: OrderEvent, seq: int) -> None:
         try:
@@ -268,8 +268,7 @@ class TinyDBOrderRepository:
         except ValueError as error:
             raise LogDamaged(self._log.path, seq, str(error)) from error
         number = self._numbers.setdefault(state.id, len(self._numbers) + 1)
-        document = {**msgspec.to_builtins(state), "items": list(state.items)}
-        self._storage.tables["orders"][str(number)] = document
+        self._storage.tables["orders"][str(number)] = msgspec.to_builtins(state)
         if isinstance(event, OrderCreated) and event.key is not None:
             self._keys[event.key] = state.id
             key = {"key": event.key, "order_id": state.id}

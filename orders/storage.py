@@ -13,7 +13,7 @@ and begins the file with a table that says which part of the log the state is ma
 """
 
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypedDict, cast
 from zlib import crc32
 
 import msgspec
@@ -28,6 +28,17 @@ HEAD_SIZE = 256  # bytes within which the first table ends
 Tables = dict[str, dict[str, Any]]
 
 
+class OrderDocument(TypedDict):
+    """An order as TinyDB keeps it; what is in it cannot be changed in place."""
+
+    id: str
+    items: tuple[str, ...]
+    customer: str | None
+    status: str
+    placed_at: str
+    version: int
+
+
 class Head(msgspec.Struct, frozen=True):
     """The first table's only document: what the state is made of."""
 
@@ -36,6 +47,12 @@ class Head(msgspec.Struct, frozen=True):
     offset: int
     line: str
     checksum: str
+
+
+class _State(TypedDict):
+    log: dict[str, dict[str, Any]]
+    orders: dict[str, OrderDocument]
+    keys: dict[str, dict[str, str]]
 
 
 class Loaded(NamedTuple):
@@ -102,15 +119,17 @@ class StateStorage(Storage):
         if not data:
             return Loaded(None, {}, None)
         head, body = _split(data)
+        if head is not None and head.format > FORMAT:
+            raise ForeignFile(self.path, f"has format {head.format}, of a newer version of orders")
+        if head is not None and head.checksum == _checksum(head, body):
+            return Loaded(head, cast(Tables, msgspec.json.decode(data, type=_State)), None)
         try:
             tables = msgspec.json.decode(data)
         except ValueError:  # msgspec's, and that of bytes that are not UTF-8
             return Loaded(None, {}, "is not valid JSON")
         if not (isinstance(tables, dict) and isinstance(tables.get("log"), dict)):
             raise ForeignFile(self.path, "is not the state of an order store")
-        if head is None or (head.format == FORMAT and head.checksum != _checksum(head, body)):
-            return Loaded(None, {}, "was changed by another program")
-        return Loaded(head, tables, None)
+        return Loaded(None, {}, "was changed by another program")
 
     def _open(self) -> BinaryIO:
         try:

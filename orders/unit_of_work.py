@@ -181,6 +181,7 @@ class UnitOfWork:
         lasting = [event for event in events if event.stored]
         if not lasting and not unit.deliveries:
             return events
+        self._repository.verify()
         owed = [
             Delivery(event.id, subscriber.name)
             for event in lasting
@@ -188,7 +189,6 @@ class UnitOfWork:
         ]
         owner = self._owner() if owed else None
         with self._log.writing():
-            self._repository.verify()
             self._check_versions(unit)
             self._check_emitted(unit)
             for check in unit.checks:
