@@ -207,7 +207,7 @@ def export(
         if file is None:
             (console.lines if form == "csv" else console.json_lines)(lines)
         else:
-            Disk().replace_atomically(file, "".join(f"{line}\n" for line in lines).encode())
+            Disk().write_file(file, "".join(f"{line}\n" for line in lines).encode())
             console.say(f"{len(orders):,} orders exported to {file}.")
 
 

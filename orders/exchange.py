@@ -5,7 +5,7 @@ anything is stored, once to place its orders, many to a commit.
 """
 
 import csv
-import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from io import StringIO
 from itertools import islice
@@ -123,14 +123,18 @@ def import_file(app: App, path: Path, advance: Callable[[], None]) -> Counts:
     """
     imported = skipped = 0
     remaining = (row.order for row in read(path))
+    new: list[str] = []
     try:
         while chunk := list(islice(remaining, CHUNK)):
-            new = _place_chunk(app, chunk)
-            imported += new
-            skipped += len(chunk) - new
+            new = []
+            _place_chunk(app, chunk, new)
+            imported += len(new)
+            skipped += len(chunk) - len(new)
+            new = []
             for _ in chunk:
                 advance()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # perhaps after the commit, while its events were delivered
+        imported += len(new) if new and app.orders.find(new[-1]) else 0
         raise Interrupted(f"{imported:,} orders imported; run it again for the rest") from None
     return Counts(imported, skipped)
 
@@ -167,26 +171,31 @@ def json_array(lines: Iterable[str]) -> Iterator[str]:
     yield "]"
 
 
-def _place_chunk(app: App, chunk: list[FileOrder]) -> int:
-    """Place the orders in one commit; return how many were new."""
+def _place_chunk(app: App, chunk: list[FileOrder], new: list[str]) -> None:
+    """Place the orders in one commit; put the ids of the new ones into `new`."""
     while True:
+        new.clear()
         try:
             with app.uow() as uow:
-                return sum(_place(app, uow, order) for order in chunk)
+                for order in chunk:
+                    _place(app, uow, order, new)
         except KeyTaken:  # somebody imports the same file; what he has placed, we skip
             continue
+        return
 
 
-def _place(app: App, uow: UnitOfWork, order: FileOrder) -> bool:
+def _place(app: App, uow: UnitOfWork, order: FileOrder, new: list[str]) -> None:
     command = order.command()
     if command.key is not None and uow.orders.with_key(command.key) is not None:
-        return False
+        return
     order_id = app.bus.send(command)
+    if order_id not in uow.orders:  # somebody has used the key since we looked
+        return
     if order.status == "shipped":
         app.bus.send(ShipOrder(order_id))
     elif order.status == "cancelled":
         app.bus.send(CancelOrder(order_id))
-    return True
+    new.append(order_id)
 
 
 def _json(order: OrderState, key: str) -> str:
@@ -208,7 +217,7 @@ _decoder = msgspec.json.Decoder(FileOrder)
 def _row(line: int, data: bytes) -> Row:
     try:
         order = _decoder.decode(data)
-    except ValueError as error:  # msgspec's, and that of bytes that are not UTF-8
+    except (ValueError, RecursionError) as error:  # msgspec's, and of bytes that are not UTF-8
         return Row(line, FileOrder([]), str(error))
     return Row(line, order, order.problem())
 
@@ -225,27 +234,22 @@ def _read_json(path: Path) -> Iterator[Row]:
     data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     try:
         orders = msgspec.json.decode(data, type=list[msgspec.Raw])
-    except ValueError:
-        yield Row(*_json_problem(data))
+    except msgspec.ValidationError:
+        yield Row(1, FileOrder([]), "the file must be an array of orders")
+        return
+    except (ValueError, RecursionError) as error:  # msgspec says at which byte, or at none
+        byte = re.search(r"\(byte (\d+)\)", str(error))
+        end = int(byte[1]) if byte else len(data.rstrip())
+        yield Row(data.count(b"\n", 0, end) + 1, FileOrder([]), str(error))
         return
     line, position = 1, 0
     for raw in orders:
         order = bytes(raw)
         start = data.index(order, position)
         line += data.count(b"\n", position, start)
-        position = start
         yield _row(line, order)
-
-
-def _json_problem(data: bytes) -> tuple[int, FileOrder, str]:
-    """Say where JSON ends to be JSON; msgspec counts bytes, the standard library lines."""
-    try:
-        json.loads(data)
-    except json.JSONDecodeError as error:
-        return error.lineno, FileOrder([]), error.msg
-    except UnicodeDecodeError as error:
-        return data.count(b"\n", 0, error.start) + 1, FileOrder([]), "not UTF-8"
-    return 1, FileOrder([]), "the file must be an array of orders"
+        line += order.count(b"\n")
+        position = start + len(order)
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
@@ -261,15 +265,16 @@ def _read_csv(path: Path) -> Iterator[Row]:
         except msgspec.ValidationError as error:
             yield Row(line, FileOrder([]), str(error))
             continue
-        row = found.setdefault(fields["key"], Row(line, order))
-        if not fields["key"].strip():
+        key = fields["key"].strip()
+        if not key:
             yield Row(line, order, "the key is blank; rows with one key are one order")
-        elif (order.customer, order.status) != (row.order.customer, row.order.status):
-            yield Row(line, order, f"customer or status differ from those in line {row.line}")
+            continue
+        row = found.setdefault(key, Row(line, order))
         row.order.items.append(fields["item"])
+        if (order.customer, order.status) != (row.order.customer, row.order.status):
+            yield Row(line, order, f"customer or status differ from those in line {row.line}")
     for row in found.values():
-        if row.order.key is not None:
-            yield row._replace(problem=row.order.problem())
+        yield row._replace(problem=row.order.problem())
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str], str | None]]:

@@ -291,6 +291,9 @@ class UnitOrders:
         self.add(order)
         return order
 
+    def __contains__(self, order_id: str) -> bool:
+        return self._unit().find(order_id) is not None
+
     def with_key(self, key: str) -> str | None:
         """Return the id of the order placed with this key, in this unit or before, or None."""
         unit: _Unit | None = self._unit()
