@@ -45,7 +45,7 @@ class App:
         self,
         settings: Settings,
         disk: Disk,
-        on_failure: Callable[[Subscriber, Event, Exception], None],
+        on_failure: Callable[[Subscriber, Event, BaseException], None],
         on_warning: Callable[[str], None],
         run: Callable[[Subscriber, Event], object],
         dependencies: dict[str, Any],
@@ -101,7 +101,7 @@ def bootstrap(
     *,
     settings: Settings | None = None,
     disk: Disk | None = None,
-    on_failure: Callable[[Subscriber, Event, Exception], None] = log_failure,
+    on_failure: Callable[[Subscriber, Event, BaseException], None] = log_failure,
     on_warning: Callable[[str], None] = log_warning,
     **dependencies: Any,
 ) -> App:

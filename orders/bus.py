@@ -8,7 +8,7 @@ listener of each topic, keeps handlers strongly, and isolates subscribers from e
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from functools import partial
 from inspect import Parameter, signature
@@ -29,6 +29,8 @@ from .errors import (
 from .message import Command, Event, Message, message_classes
 
 Handler = Callable[..., Any]
+
+STRANGE = (Exception, SystemExit)  # what a subscriber may raise and the others survive
 
 
 class Subscriber(NamedTuple):
@@ -57,7 +59,7 @@ class _Thread(local):
         self.publishing = False
 
 
-def log_failure(subscriber: Subscriber, event: Event, error: Exception) -> None:
+def log_failure(subscriber: Subscriber, event: Event, error: BaseException) -> None:
     """Report a subscriber's failure through `logging`, which prints it unless told otherwise."""
     import logging  # noqa: PLC0415 - 5 ms that only a failure has to pay
 
@@ -82,7 +84,7 @@ class MessageBus:
     def __init__(
         self,
         dependencies: Mapping[str, Any] | None = None,
-        on_failure: Callable[[Subscriber, Event, Exception], None] = log_failure,
+        on_failure: Callable[[Subscriber, Event, BaseException], None] = log_failure,
     ) -> None:
         self.dependencies: dict[str, Any] = dict(dependencies or {})
         self.on_failure = on_failure
@@ -196,7 +198,10 @@ class MessageBus:
         with self._lock:  # pypubsub's making of topics is not for several threads
             matching = [s for s in self._subscriptions if _matches(s.target, event)]
             matching.sort(key=lambda subscription: subscription.priority)
-            heard = tuple(dict.fromkeys(subscription.subscriber for subscription in matching))
+            once: dict[str, Subscriber] = {}
+            for subscription in matching:
+                once.setdefault(subscription.subscriber.name, subscription.subscriber)
+            heard = tuple(once.values())
             if heard:
                 self._listen(event, self._tell)
             self._heard[event] = heard
@@ -231,7 +236,12 @@ class MessageBus:
         try:
             with self.handling_of(event):
                 subscriber.run(event)
-        except Exception as error:  # noqa: BLE001 - subscribers are strangers to each other
+        except STRANGE as error:
+            self.report(subscriber, event, error)
+
+    def report(self, subscriber: Subscriber, event: Event, error: BaseException) -> None:
+        """Report a subscriber's failure; a reporter that fails as well changes nothing."""
+        with suppress(Exception):
             self.on_failure(subscriber, event, error)
 
     # pypubsub calls these two, one for every topic of commands, one for every topic of events.

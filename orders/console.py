@@ -101,7 +101,7 @@ class Console:
         """Tell the user in one line why it could not be done."""
         print(f"{_label('error:', 'red')} {safe(text)}", file=sys.stderr)
 
-    def delivery_failed(self, subscriber: Subscriber, event: Event, error: Exception) -> None:
+    def delivery_failed(self, subscriber: Subscriber, event: Event, error: BaseException) -> None:
         """Tell the user that a subscriber failed; the order is safe all the same."""
         self.warn(
             f"{subscriber.name} failed on {name_of(event)} {event.id}:"

@@ -12,7 +12,7 @@ from time import perf_counter
 
 from msgspec.structs import replace
 
-from .bus import MessageBus, Subscriber
+from .bus import STRANGE, MessageBus, Subscriber
 from .errors import OrdersError, StoreError
 from .event_log import EventLog
 from .leases import Leases
@@ -172,15 +172,15 @@ class Deliveries:
             except Settled:
                 return True
             except StoreError as error:  # it could not be recorded, so it stays owed
-                self._bus.on_failure(subscriber, event, error)
+                self._bus.report(subscriber, event, error)
                 return False
-            except Exception as error:  # noqa: BLE001 - subscribers are strangers
+            except STRANGE as error:
                 failure, outcome = error, _outcome(delivery, attempt, start, error)
             else:
                 return True
         with suppress(Settled, StoreError), self._bus.handling_of(event), self._uow:
             self._settle(outcome)
-        self._bus.on_failure(subscriber, event, failure)
+        self._bus.report(subscriber, event, failure)
         return False
 
     def _settle(self, outcome: Delivery) -> None:
@@ -193,7 +193,9 @@ class Deliveries:
         self._uow.settle(outcome, check)
 
 
-def _outcome(delivery: Delivery, attempt: int, start: float, error: Exception | None) -> Delivery:
+def _outcome(
+    delivery: Delivery, attempt: int, start: float, error: BaseException | None
+) -> Delivery:
     failed: Status = "dead" if delivery.retries >= RETRIES else "failed"
     return replace(
         delivery,

@@ -48,9 +48,9 @@ def evolve(state: OrderState | None, event: OrderEvent) -> OrderState:
     match event, state:
         case OrderCreated(), None:
             return OrderState(event.order_id, event.items, event.customer, "placed", event.time, 1)
-        case OrderShipped(), OrderState():
+        case OrderShipped(), OrderState(status="placed"):
             return msgspec.structs.replace(state, status="shipped", version=state.version + 1)
-        case OrderCancelled(), OrderState():
+        case OrderCancelled(), OrderState(status="placed"):
             return msgspec.structs.replace(state, status="cancelled", version=state.version + 1)
     raise ValueError(f"{type(event).__name__} cannot follow {state and state.status}")
 
@@ -85,12 +85,7 @@ class Order:
         Raises:
             InvalidOrder: an item, the customer or the key breaks these rules.
         """
-        event = OrderCreated(
-            order_id=new_id(),
-            items=valid_items(items),
-            customer=None if customer is None else valid_text("customer", customer),
-            key=None if key is None else valid_text("key", key),
-        )
+        event = created(new_id(), items, customer, key)
         order = cls(evolve(None, event))
         order._key = event.key
         order._changes.append(_Change(moment(), event, None))
@@ -185,6 +180,22 @@ class Order:
 
     def __repr__(self) -> str:
         return f"Order({self._state})"
+
+
+def created(
+    order_id: str, items: Iterable[str], customer: str | None, key: str | None
+) -> OrderCreated:
+    """Return the event of a valid order's placing.
+
+    Raises:
+        InvalidOrder: an item, the customer or the key breaks a rule.
+    """
+    return OrderCreated(
+        order_id=order_id,
+        items=valid_items(items),
+        customer=None if customer is None else valid_text("customer", customer),
+        key=None if key is None else valid_text("key", key),
+    )
 
 
 def valid_items(items: Iterable[str]) -> tuple[str, ...]:

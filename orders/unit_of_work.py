@@ -18,10 +18,10 @@ from types import TracebackType
 from typing import Self
 
 from .bus import MessageBus
-from .domain import CHANGES, Order, OrderState, evolve, moment
+from .domain import CHANGES, Order, OrderState, created, evolve, moment
 from .errors import Conflict, KeyTaken, OrdersError, WrongPayload
 from .event_log import EventLog
-from .events import Added, Committed, RolledBack, UnitEvent
+from .events import Added, Committed, OrderCreated, RolledBack, UnitEvent
 from .ledger import Delivery
 from .message import Command, Event, Message
 from .repository import TinyDBOrderRepository
@@ -156,6 +156,7 @@ class UnitOfWork:
             with self:
                 self.emit(event)
         else:
+            self._stack.top.gather()  # what the unit's orders have raised came before
             self._stack.top.note(event.caused_by(self._bus.handling))
 
     def settle(self, delivery: Delivery, check: Callable[[], None]) -> None:
@@ -225,6 +226,10 @@ class UnitOfWork:
             if order_id in unit.orders:
                 raise WrongPayload(f"order {order_id} is in this unit: change it, do not emit")
             state = states.get(order_id) or self._repository.find(order_id)
+            if isinstance(event, OrderCreated):
+                created(order_id, event.items, event.customer, event.key)
+                if event.key is not None and (first := self._repository.with_key(event.key)):
+                    raise KeyTaken(event.key, first)
             try:
                 states[order_id] = evolve(state, event)
             except ValueError as error:

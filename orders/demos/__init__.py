@@ -34,7 +34,7 @@ class Stage:
         self.data = data
         self.console = console
         self.notices: list[Notice] = []
-        self.failures: list[Exception] = []
+        self.failures: list[BaseException] = []
         self._waits = step
         self._failed: list[str] = []
 
@@ -49,7 +49,7 @@ class Stage:
         """Say something on the way."""
         self.console.say(f"  {text}")
 
-    def failed(self, subscriber: Subscriber, event: Event, error: Exception) -> None:
+    def failed(self, subscriber: Subscriber, event: Event, error: BaseException) -> None:
         """Show and keep a subscriber's failure."""
         self.failures.append(error)
         self.say(f"{subscriber.name} failed on {type(event).__name__}: {error}")
