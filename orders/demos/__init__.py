@@ -6,9 +6,11 @@ from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
 
+from .. import views
 from ..bus import Subscriber
 from ..console import Console
 from ..errors import OrdersError
+from ..ledger import Account
 from ..message import Event
 from ..notifier import Notice
 
@@ -17,6 +19,9 @@ SCENARIOS = {
     "simple": "the same in twenty lines: pubsub and a dict, nothing of this package",
     "unit-of-work": "a command returns a value; events follow the commit, or never",
     "session": "override a dependency; add, commit, roll back an order",
+    "failure": "a subscriber fails, is shown, is mended, is delivered to again",
+    "crash": "kill -9 between commit and notice: the next command delivers",
+    "race": "eight processes at once, on plain TinyDB and on this store",
 }
 
 
@@ -48,6 +53,14 @@ class Stage:
     def say(self, text: str) -> None:
         """Say something on the way."""
         self.console.say(f"  {text}")
+
+    def show(self, text: str) -> None:
+        """Show output of another process, or of a comparison."""
+        self.console.records(line.split("\t") for line in text.splitlines())
+
+    def show_delivery(self, account: Account) -> None:
+        """Show a delivery as `orders deliveries` does."""
+        self.console.rows(views.DELIVERY_COLUMNS, [views.delivery_row(account)])
 
     def failed(self, subscriber: Subscriber, event: Event, error: BaseException) -> None:
         """Show and keep a subscriber's failure."""
