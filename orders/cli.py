@@ -9,14 +9,12 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from . import __version__, exchange, views
+from . import __version__, exchange, upkeep, views
 from .commands import CancelOrder, PlaceOrder, ShipOrder
 from .console import Console
 from .demos import SCENARIOS, play
 from .disk import Disk
-from .doctor import examine, repair
 from .domain import MAX_ITEMS, Status
-from .errors import OrdersError
 from .parameters import JsonOption, OrderArgument, TimeOption, open_store
 from .repository import EVERY_ORDER, Filter
 
@@ -105,7 +103,10 @@ def list_orders(
     json: JsonOption = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one item a row.")] = False,
 ) -> None:
-    """List orders, newest first: 20 in a table, all of them otherwise."""
+    """List orders, newest first.
+
+    A table shows 20; piped, and as JSON or CSV, it is all of them.
+    """
     if json and csv:
         raise typer.BadParameter("--json and --csv exclude each other", context)
     with open_store(context) as (console, store):
@@ -121,13 +122,14 @@ def list_orders(
         else:
             console.orders(orders)
         if not total and wanted == EVERY_ORDER:
-            console.say('No orders yet. Place one: orders place "100 inch TV"')
+            where = store.settings.data
+            console.say(f'No orders in {where} yet. Place one: orders place "100 inch TV"')
         elif not total:
             console.say("No order fits; `orders list` shows them all.")
         elif len(orders) < total:
             console.say(f"{len(orders):,} of {total:,} orders; --limit N shows more.")
         elif draws:
-            console.say(f"{total:,} order{'s' if total > 1 else ''}.")
+            console.say(f"{views.count(total, 'order')}.")
 
 
 @app.command(epilog="Example: orders show 3f2a")
@@ -175,15 +177,17 @@ def import_orders(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .csv, .jsonl or .json file.")],
     json: JsonOption = False,
 ) -> None:
-    """Place every order of a file, once; a bad line anywhere imports nothing."""
+    """Place every order of a file, each key once.
+
+    The whole file is checked first: a bad line anywhere, and nothing is imported.
+    """
     total = exchange.check(file)
     with open_store(context) as (console, store):
         console.notices_to = "nowhere"
         with console.progress("Importing", total) as advance:
             counts = exchange.import_file(store, file, advance)
-    console.say(
-        f"{counts.imported:,} orders imported; {counts.skipped:,} skipped, their keys were known."
-    )
+    skipped = f"; {counts.skipped:,} skipped, their keys were known" if counts.skipped else ""
+    console.say(f"{views.count(counts.imported, 'order')} imported{skipped}.")
     if json:
         console.json(counts._asdict())
 
@@ -198,7 +202,7 @@ def export(
         exchange.Format | None, typer.Option("--format", help="Else the file's ending; else json.")
     ] = None,
 ) -> None:
-    """Write every order, oldest first, in a form that import reads."""
+    """Write every order, oldest first, so that import can read it."""
     with open_store(context, recover=False) as (console, store):
         orders = [*reversed(store.orders.list())]
         with_keys = ((order, store.orders.key_of(order.id)) for order in orders)
@@ -208,89 +212,7 @@ def export(
             (console.lines if form == "csv" else console.json_lines)(lines)
         else:
             Disk().write_file(file, "".join(f"{line}\n" for line in lines).encode())
-            console.say(f"{len(orders):,} orders exported to {file}.")
-
-
-@app.command(epilog="Example: orders log --after 100 --json")
-def log(
-    context: typer.Context,
-    after: Annotated[int, typer.Option(min=0, metavar="SEQ", help="Only later lines.")] = 0,
-    json: JsonOption = False,
-) -> None:
-    """Show the event log: every message, and what came of its deliveries."""
-    with open_store(context, recover=False) as (console, store):
-        entries = (entry for entry in store.log.read() if entry.line.seq > after)
-        if json:
-            console.json_lines(exchange.json_array(entry.raw.decode() for entry in entries))
-        else:
-            console.records(row for entry in entries for row in views.log_rows(entry.line))
-
-
-@app.command(epilog="Example: orders deliveries --failed")
-def deliveries(
-    context: typer.Context,
-    failed: Annotated[bool, typer.Option("--failed", help="Only failed and dead ones.")] = False,
-    pending: Annotated[bool, typer.Option("--pending", help="Only those still owed.")] = False,
-    json: JsonOption = False,
-) -> None:
-    """Show what each subscriber got of each event, and what it is owed."""
-    with open_store(context, recover=False) as (console, store):
-        wanted = (*(("failed", "dead") if failed else ()), *(("pending",) if pending else ()))
-        accounts = store.deliveries.accounts().having(*wanted)
-        if json:
-            lines = (console.to_json(views.delivery_object(account)) for account in accounts)
-            console.json_lines(exchange.json_array(lines))
-        else:
-            console.rows(views.DELIVERY_COLUMNS, list(map(views.delivery_row, accounts)))
-
-
-@app.command(epilog="Example: orders retry --all")
-def retry(
-    context: typer.Context,
-    ids: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[ID...]", help="Events, as deliveries shows them."),
-    ] = None,
-    every: Annotated[bool, typer.Option("--all", help="All that failed, dead ones apart.")] = False,
-) -> None:
-    """Deliver again what has failed: some events by id, or all."""
-    if bool(ids) == every:
-        raise typer.BadParameter("give the ids of events, or --all", context)
-    with open_store(context) as (console, store):
-        done, tried = store.deliveries.retry_all(ids)
-        console.say(f"{done} of {tried} delivered." if tried else "Nothing has failed.")
-        if done < tried:
-            raise OrdersError("some failed again; see orders deliveries --failed")
-
-
-@app.command(epilog="Example: orders doctor --repair")
-def doctor(
-    context: typer.Context,
-    mend: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
-) -> None:
-    """Check the store: the log, the state, the lock, and what is owed; exit 1 if not well."""
-    with open_store(context, recover=False) as (console, store):
-        for deed in repair(store) if mend else ():
-            console.say(f"Repaired: {deed}.")
-        findings = examine(store)
-        console.records(("ok" if f.is_well else "NOT WELL", f.subject, f.text) for f in findings)
-        if not all(finding.is_well for finding in findings):
-            raise OrdersError("the store is not well; orders doctor --repair mends what it can")
-
-
-@app.command(epilog="Example: orders checkpoint")
-def checkpoint(context: typer.Context) -> None:
-    """Bring orders.json up to date with the log, at once."""
-    with open_store(context) as (console, store):
-        has_changed = store.orders.checkpoint()
-        console.say("Brought up to date." if has_changed else "It was up to date.")
-
-
-@app.command(epilog="Example: orders topics")
-def topics(context: typer.Context) -> None:
-    """Show the wiring: each topic, its message, and who handles it."""
-    with open_store(context, recover=False) as (console, store):
-        console.rows(("Topic", "Message", "Kind", "Handled by"), views.wiring(store.bus))
+            console.say(f"{views.count(len(orders), 'order')} exported to {file}.")
 
 
 @app.command(epilog="Example: orders demo unit-of-work --step")
@@ -302,7 +224,10 @@ def demo(
     list_them: Annotated[bool, typer.Option("--list", help="List the scenarios.")] = False,
     step: Annotated[bool, typer.Option("--step", help="Wait for Enter between steps.")] = False,
 ) -> None:
-    """Play a scripted run in a directory of its own, and check that it shows what it says."""
+    """Play a scripted run, in a directory of its own.
+
+    Each run checks what it shows, and fails if that has not happened.
+    """
     console: Console = context.obj
     if list_them:
         console.rows(("Scenario", "Shows"), [(name, text) for name, text in SCENARIOS.items()])
@@ -312,3 +237,6 @@ def demo(
             f"no scenario {scenario!r}; there are {', '.join(SCENARIOS)}", context
         )
     play(scenario, console, step=step)
+
+
+app.add_typer(upkeep.commands)

@@ -24,7 +24,7 @@ from .domain import OrderState
 from .errors import ImportRefused, Interrupted, OrdersError
 from .message import Event, name_of
 from .notifier import ConsoleNotifier, Notice
-from .text import ascii_json, safe, safe_json, shorten
+from .text import safe, safe_json, shorten
 
 
 class ExitStatus(IntEnum):
@@ -53,6 +53,8 @@ class Console:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):  # show what cannot be encoded, do not fail on it
                 stream.reconfigure(errors="backslashreplace")
+        if isinstance(sys.stdout, TextIOWrapper) and not sys.stdout.isatty():
+            sys.stdout.reconfigure(encoding="utf-8")  # data is the same wherever it is piped
         if isinstance(sys.stdin, TextIOWrapper):  # what is no text is refused by name, later
             sys.stdin.reconfigure(errors="surrogateescape")
         self.draws = _is_terminal(sys.stdout)
@@ -70,7 +72,7 @@ class Console:
             status = ExitStatus.DONE
         except OSError as error:
             _discard(sys.stdout)
-            self.fail(f"cannot write the output: {reason(error)}")
+            self.fail(f"cannot use {error.filename or 'the output'}: {reason(error)}")
             status = ExitStatus.FAILED
         except (KeyboardInterrupt, typer.Abort):
             status = ExitStatus.INTERRUPTED
@@ -119,9 +121,7 @@ class Console:
 
     def json_lines(self, lines: Iterable[str]) -> None:
         """Print lines of JSON."""
-        is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
-        escaped = map(safe_json, lines)
-        self._print(escaped if is_unicode else map(ascii_json, escaped))
+        self._print(map(safe_json, lines))
 
     def lines(self, lines: Iterable[str]) -> None:
         """Print lines of another format."""

@@ -68,12 +68,16 @@ class Deliveries:
         else:
             self._try(subscriber, event, owed.delivery, TRIES)
 
-    def recover(self) -> int:
-        """Deliver what processes owed when they died; return how many deliveries were done."""
+    def recover(self, *, own: bool = False) -> int:
+        """Deliver what processes owed when they died; return how many deliveries were done.
+
+        Args:
+            own: also what this application owes, because its delivering was interrupted.
+        """
         recovered = 0
         for owed in self._log.pending():
             subscriber = self._bus.subscriber(owed.delivery.subscriber)
-            if subscriber is None or (owed.owner and self._leases.is_alive(owed.owner)):
+            if subscriber is None or self._is_at_work(owed.owner, own=own):
                 continue
             event = self._log.find_event(owed.delivery.event, owed.position)
             if event is None:  # of a class that this process does not define
@@ -140,6 +144,11 @@ class Deliveries:
                 )
             again = self._attempt(replace(delivery, retries=delivery.retries + 1))
         return self._try(subscriber, event, again, 1)
+
+    def _is_at_work(self, owner: str | None, *, own: bool) -> bool:
+        if owner is None or (own and owner == self._leases.mine()):
+            return False
+        return self._leases.is_alive(owner)
 
     def _take_over(self, owed: Owed) -> Delivery | None:
         """Make a dead process's delivery ours, unless another process was quicker."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from io import StringIO
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -22,6 +22,7 @@ from .unit_of_work import UnitOfWork
 
 Format = Literal["json", "jsonl", "csv"]
 COLUMNS = ("key", "item", "customer", "status", "id", "placed_at", "version")
+_OPTIONAL = ", ".join(COLUMNS[2:])
 CHUNK = 200  # orders a commit
 SHOWN = 10  # bad lines that are named
 
@@ -41,7 +42,7 @@ class Counts(NamedTuple):
     skipped: int  # their key was known
 
 
-class FileOrder(msgspec.Struct):
+class FileOrder(msgspec.Struct, forbid_unknown_fields=True):
     """An order as a file has it; `id`, that of another store, serves as key where none is."""
 
     items: list[str]
@@ -49,6 +50,8 @@ class FileOrder(msgspec.Struct):
     key: str | None = None
     id: str | None = None
     status: Status = "placed"
+    placed_at: Any = None  # these two are made anew
+    version: Any = None
 
     def problem(self) -> str | None:
         """Say which rule the order breaks, or None."""
@@ -88,16 +91,14 @@ def check(path: Path) -> int:
         OrdersError: it cannot be read.
     """
     problems: list[tuple[int, str]] = []
-    orders = total = 0
+    orders = 0
     for row in read(path):
         if row.problem is None:
             orders += 1
-            continue
-        total += 1
-        if len(problems) < SHOWN:
+        else:
             problems.append((row.line, row.problem))
     if problems:
-        raise ImportRefused(path, problems, total)
+        raise ImportRefused(path, sorted(problems)[:SHOWN], len(problems))
     return orders
 
 
@@ -134,6 +135,7 @@ def import_file(app: App, path: Path, advance: Callable[[], None]) -> Counts:
             for _ in chunk:
                 advance()
     except KeyboardInterrupt:  # perhaps after the commit, while its events were delivered
+        app.deliveries.recover(own=True)
         imported += len(new) if new and app.orders.find(new[-1]) else 0
         raise Interrupted(f"{imported:,} orders imported; run it again for the rest") from None
     return Counts(imported, skipped)
@@ -293,8 +295,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str], str | None]]:
                 break
             if header is None:
                 header = [name.strip() for name in fields]
-                if not {"key", "item"} <= set(header):
-                    yield line, {}, "the header must name the columns key and item"
+                if not {"key", "item"} <= set(header) <= set(COLUMNS):
+                    yield line, {}, f"the header must name key and item, and may name {_OPTIONAL}"
                     return
             elif fields and len(fields) != len(header):
                 yield line, {}, f"{len(fields)} fields stand under {len(header)} columns"

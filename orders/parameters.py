@@ -1,5 +1,6 @@
 """What several commands share: the store they open, and parameters that mean the same in each."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -15,6 +16,9 @@ from .settings import Settings
 from .text import shorten
 from .times import parse_time
 
+# All that is left of an item in a completion: shells evaluate what they are given as help.
+_HARMLESS = re.compile(r"[^\w ,.-]")
+
 
 @contextmanager
 def open_store(context: typer.Context, *, recover: bool = True) -> Iterator[tuple[Console, App]]:
@@ -29,7 +33,9 @@ def open_store(context: typer.Context, *, recover: bool = True) -> Iterator[tupl
         if recover:
             console.notices_to, own = "stderr", console.notices_to
             if late := store.deliveries.recover():
-                console.say(f"Delivered late: {late} that a process owed when it died.")
+                console.say(
+                    f"Delivered late: {late}, owed by a process that ended before its time."
+                )
             console.notices_to = own
         yield console, store
 
@@ -40,7 +46,7 @@ def complete_order(context: typer.Context, incomplete: str) -> list[tuple[str, s
     try:
         with bootstrap(data) as store:
             return [
-                (order.id, shorten(", ".join(order.items)).replace("[", r"\["))  # no markup
+                (order.id, _HARMLESS.sub(" ", shorten(", ".join(order.items))))
                 for order in store.orders.list()
                 if order.id.startswith(incomplete)
             ]

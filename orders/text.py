@@ -6,7 +6,6 @@ instead of obeyed, and every output edge calls it; `unsafe_character` tells the 
 what to refuse in the first place.
 """
 
-import json
 import re
 
 # C0 and C1 controls, line and paragraph separators, bidi embeddings and overrides, surrogates.
@@ -27,11 +26,6 @@ def safe(text: str) -> str:
 def safe_json(text: str) -> str:
     """Return one line of JSON with what JSON itself need not escape escaped as well."""
     return _UNSAFE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
-
-
-def ascii_json(text: str) -> str:
-    """Return JSON with everything but ASCII escaped, for streams that cannot show the rest."""
-    return re.sub("[^\x00-\x7f]+", lambda match: json.dumps(match.group())[1:-1], text)
 
 
 def shorten(text: str, width: int = 60) -> str:

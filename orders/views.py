@@ -34,6 +34,11 @@ class Step(NamedTuple):
         return iso(self.event.time), name_of(self.event), added
 
 
+def count(number: int, what: str) -> str:
+    """Return a number with its noun: ``1 order``, ``2 orders``."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def record(order: OrderState) -> Row:
     """Return the order as id, time placed, status, customer, items in JSON."""
     items = msgspec.json.encode(order.items).decode()

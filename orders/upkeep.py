@@ -1,0 +1,97 @@
+"""The commands for whoever keeps the store: look into it, deliver again, mend it."""
+
+from typing import Annotated
+
+import typer
+
+from . import exchange, views
+from .doctor import examine, repair
+from .errors import OrdersError
+from .parameters import JsonOption, open_store
+
+commands = typer.Typer()
+
+
+@commands.command(epilog="Example: orders log --after 100 --json")
+def log(
+    context: typer.Context,
+    after: Annotated[int, typer.Option(min=0, metavar="SEQ", help="Only later lines.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Show the event log: messages, and what came of them."""
+    with open_store(context, recover=False) as (console, store):
+        entries = (entry for entry in store.log.read() if entry.line.seq > after)
+        if json:
+            console.json_lines(exchange.json_array(entry.raw.decode() for entry in entries))
+        else:
+            console.records(row for entry in entries for row in views.log_rows(entry.line))
+
+
+@commands.command(epilog="Example: orders deliveries --failed")
+def deliveries(
+    context: typer.Context,
+    failed: Annotated[bool, typer.Option("--failed", help="Only failed and dead ones.")] = False,
+    pending: Annotated[bool, typer.Option("--pending", help="Only those still owed.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Show what each subscriber got, and what it is owed."""
+    with open_store(context, recover=False) as (console, store):
+        wanted = (*(("failed", "dead") if failed else ()), *(("pending",) if pending else ()))
+        accounts = store.deliveries.accounts().having(*wanted)
+        if json:
+            lines = (console.to_json(views.delivery_object(account)) for account in accounts)
+            console.json_lines(exchange.json_array(lines))
+        else:
+            console.rows(views.DELIVERY_COLUMNS, list(map(views.delivery_row, accounts)))
+
+
+@commands.command(epilog="Example: orders retry --all")
+def retry(
+    context: typer.Context,
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ID...]", help="Events, as deliveries shows them."),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All that failed, dead ones apart.")] = False,
+) -> None:
+    """Deliver again what has failed: some events by id, or all."""
+    if bool(ids) == every:
+        raise typer.BadParameter("give the ids of events, or --all", context)
+    with open_store(context) as (console, store):
+        done, tried = store.deliveries.retry_all(ids)
+        console.say(f"{done} of {tried} delivered." if tried else "Nothing has failed.")
+        if done < tried:
+            raise OrdersError("some failed again; see orders deliveries --failed")
+
+
+@commands.command(epilog="Example: orders doctor --repair")
+def doctor(
+    context: typer.Context,
+    mend: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
+) -> None:
+    """Check the store, and mend it if told to.
+
+    The log, the state, the lock, permissions, deliveries, leftovers: exit 1 if one is not well.
+    """
+    with open_store(context, recover=False) as (console, store):
+        for deed in repair(store) if mend else ():
+            console.say(f"Repaired: {deed}.")
+        findings = examine(store)
+        console.records(("ok" if f.is_well else "NOT WELL", f.subject, f.text) for f in findings)
+        if not all(finding.is_well for finding in findings):
+            raise OrdersError("the store is not well; orders doctor --repair mends what it can")
+
+
+@commands.command(epilog="Example: orders checkpoint")
+def checkpoint(context: typer.Context) -> None:
+    """Bring orders.json up to date with the log, at once."""
+    with open_store(context) as (console, store):
+        has_changed = store.orders.checkpoint()
+        console.say("Brought up to date." if has_changed else "It was up to date.")
+
+
+@commands.command(epilog="Example: orders topics")
+def topics(context: typer.Context) -> None:
+    """Show the wiring: topic, message, and who handles it."""
+    with open_store(context, recover=False) as (console, store):
+        console.rows(("Topic", "Message", "Kind", "Handled by"), views.wiring(store.bus))
