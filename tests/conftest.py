@@ -1,13 +1,17 @@
 """What the tests share: a store of their own, and the tool as a real process."""
 
 import os
+import signal
 import subprocess
 import sys
+import traceback
+from contextlib import suppress
 from pathlib import Path
 
+import pexpect
 import pytest
 
-from orders import Notice, bootstrap
+from orders import Notice, bootstrap, cli
 
 
 class Sales:
@@ -77,5 +81,125 @@ def orders(data):
             env={**os.environ, "ORDERS_DATA": str(data), **dict(env)},
             timeout=120,
         )
+
+    return run
+
+
+@pytest.fixture
+def send(data):
+    """Send commands in this process, sales hearing nothing of it; returns what they return."""
+
+    def send(*commands, data=data):
+        with bootstrap(data, notifier=Sales()) as app:
+            return [app.bus.send(command) for command in commands]
+
+    return send
+
+
+@pytest.fixture
+def terminal(data):
+    """Start the tool on a pseudo-terminal of its own; returns the `pexpect.spawn`."""
+    children = []
+
+    def start(*arguments, columns=80, env=(), data=data):
+        child = pexpect.spawn(
+            sys.executable,
+            ["-m", "orders", *arguments],
+            dimensions=(24, columns),
+            env={**os.environ, "ORDERS_DATA": str(data), **dict(env)},
+            encoding="utf-8",
+            timeout=60,
+        )
+        children.append(child)
+        return child
+
+    yield start
+    for child in children:
+        child.close(force=True)
+
+
+@pytest.fixture
+def screen(terminal):
+    """Run the tool to its end on a terminal; returns its exit status and all that it showed."""
+
+    def run(*arguments, **options):
+        child = terminal(*arguments, **options)
+        child.expect(pexpect.EOF)
+        child.close()
+        return child.exitstatus, child.before.replace("\r\n", "\n")
+
+    return run
+
+
+class Child:
+    """A process forked from this one: as real as any, without the cost of a new interpreter."""
+
+    def __init__(self, pid):
+        self.pid = pid
+        self.returncode = None  # negative: killed by that signal
+
+    def kill(self):
+        os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self):
+        if self.returncode is None:
+            _, status = os.waitpid(self.pid, 0)
+            self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+
+@pytest.fixture
+def fork():
+    """Run a function in a process of its own; returns the `Child`. None outlives the test."""
+    children = []
+
+    def start(function, *arguments):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid:
+            children.append(Child(pid))
+            return children[-1]
+        status = 70
+        try:
+            signal.alarm(1800)  # nothing that hangs hangs for ever
+            status = function(*arguments) or 0
+        except SystemExit as exit_:
+            status = exit_.code
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            with suppress(OSError, ValueError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(status)
+
+    yield start
+    for child in children:
+        if child.returncode is None:
+            child.kill()
+            child.wait()
+
+
+@pytest.fixture
+def tool(fork, data, tmp_path):
+    """As `orders`, in a fork: for tests that run the tool hundreds of times."""
+
+    def main(arguments, env, output, errors):
+        for stream, number in ((output, 1), (errors, 2)):
+            os.dup2(os.open(stream, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        sys.stdin = open(os.devnull, encoding="utf-8")
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)
+        os.environ.update(env)
+        sys.argv = ["orders", *arguments]
+        cli.main()
+
+    def run(*arguments, env=(), data=data, stdout=None):
+        output, errors = stdout or tmp_path / "stdout", tmp_path / "stderr"
+        environment = {"ORDERS_DATA": str(data), **dict(env)}
+        returncode = fork(main, arguments, environment, output, errors).wait()
+        text = "" if stdout else output.read_text("utf-8")
+        return subprocess.CompletedProcess(arguments, returncode, text, errors.read_text("utf-8"))
 
     return run
