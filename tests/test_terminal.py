@@ -1,0 +1,300 @@
+"""The command line on a terminal: what a person sees, at every width, with colour and without."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import unicodedata
+
+import pexpect
+import pytest
+
+from orders import PlaceOrder, ShipOrder
+
+STYLE = re.compile(r"\x1b\[[0-9;]*m")
+COLOUR = re.compile(r"\x1b\[(?:[0-9;]*;)?(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])[0-9;]*m")
+HOSTILE = ("[/]", "[red]x[/red]", "[link=file:///etc/passwd]y", ":smile:")
+LONG = [
+    PlaceOrder(("100 inch TV", "magic carpet", "soft cheese", "dutch mashrooms"), "Aunt Mae"),
+    PlaceOrder(("w" * 500, "a b " * 120), "n" * 200),
+    PlaceOrder(("漢字" * 60, "🧞" * 40), "עדה לאבלייס " * 8),
+]
+
+
+def plain(text):
+    """Return what was shown without its styles."""
+    return STYLE.sub("", text)
+
+
+def masked(text):
+    """Return what was shown without styles, each digit of an id or a time replaced in place."""
+    text = re.sub(
+        r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|(?m:^ [0-9a-f]{8}\b)",
+        lambda match: re.sub(r"[0-9a-f]", "x", match[0]),
+        plain(text),
+    )
+    times = r"\d{4}-\d\d-\d\d(?: \d\d:\d\d|T[\d:.]+Z)"
+    return re.sub(times, lambda match: re.sub(r"\d", "0", match[0]), text)
+
+
+def width(line):
+    """Return how many columns a terminal needs for the line."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in line)
+    return len(line) + wide
+
+
+def lines(text):
+    """Return the lines shown, without what pads them."""
+    return re.sub(r" +$", "", text, flags=re.MULTILINE).strip("\n").splitlines()
+
+
+# Whole outputs
+
+
+def test_place_shows_the_notice_in_a_panel(screen):
+    status, shown = screen("place", "100 inch TV", "magic carpet", env={"NO_COLOR": "1"})
+    assert status == 0
+    assert masked(shown).strip("\n") == (
+        "╭─ New Order ──────────────────────────────╮\n"
+        "│ ID: xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx │\n"
+        "│ Items: ['100 inch TV', 'magic carpet']   │\n"
+        "╰──────────────────────────────────────────╯"
+    )
+
+
+def test_list_shows_a_table_and_how_many_there_are(screen, send):
+    first, _ = send(
+        PlaceOrder(("100 inch TV", "magic carpet"), "Aunt Mae"), PlaceOrder(("rope",), "Zoë")
+    )
+    send(ShipOrder(first))
+    status, shown = screen("list", env={"NO_COLOR": "1"})
+    assert status == 0
+    assert lines(masked(shown)) == [
+        " Order      Placed             Status    Customer   Items",
+        " ────────────────────────────────────────────────────────────────────────────",
+        " xxxxxxxx   0000-00-00 00:00   placed    Zoë        rope",
+        " xxxxxxxx   0000-00-00 00:00   shipped   Aunt Mae   100 inch TV, magic carpet",
+        "",
+        "2 orders.",
+    ]
+
+
+def test_show_shows_a_page_with_the_history(screen, send):
+    (order_id,) = send(PlaceOrder(("100 inch TV", "magic carpet"), "Aunt Mae"))
+    send(ShipOrder(order_id))
+    status, shown = screen("show", order_id, env={"NO_COLOR": "1"})
+    assert status == 0
+    assert lines(masked(shown)) == [
+        "╭─ Order ────────────────────────────────────────╮",
+        "│ ID        xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx │",
+        "│ Status    shipped                              │",
+        "│ Customer  Aunt Mae                             │",
+        "│ Placed    0000-00-00 00:00                     │",
+        "│ Items     100 inch TV                          │",
+        "│           magic carpet                         │",
+        "╰────────────────────────────────────────────────╯",
+        "",
+        " Time                          Event          Detail",
+        " ───────────────────────────────────────────────────",
+        " 0000-00-00T00:00:00.000000Z   OrderCreated",
+        " 0000-00-00T00:00:00.000000Z   OrderShipped",
+    ]
+
+
+# Width
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_nothing_is_wider_than_the_terminal(screen, send, columns):
+    order_ids = send(*LONG)
+    commands = [["list"], ["topics"], ["list", "-h"], *(["show", name] for name in order_ids[1:])]
+    for arguments in commands:
+        status, shown = screen(*arguments, columns=columns)
+        assert status == 0
+        widths = [width(line) for line in plain(shown).splitlines()]
+        assert 40 < max(widths) <= columns, arguments
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_panel_is_as_wide_as_the_terminal_at_most(screen, columns):
+    _, shown = screen("place", "w" * 500, "漢字" * 60, columns=columns)
+    assert {width(line) for line in plain(shown).splitlines() if line} == {columns}
+
+
+def test_a_narrow_terminal_loses_nothing(screen, send):
+    send(LONG[0])
+    _, shown = screen("list", columns=40)
+    letters = re.sub(r"[\s│─]", "", plain(shown))
+    assert all(width(line) <= 40 for line in plain(shown).splitlines())
+    assert set("100inchTV,magiccarpet") <= set(letters)
+
+
+def test_a_table_shows_twenty_orders_and_says_how_many_there_are(screen, send):
+    send(*(PlaceOrder((f"item {number}",)) for number in range(21)))
+    _, shown = screen("list")
+    assert "item 1 " in f"{plain(shown)} "
+    assert "item 0" not in shown
+    assert "20 of 21 orders" in shown
+    assert "item 0" in screen("list", "--limit", "30")[1]
+
+
+# Colour
+
+
+def test_a_terminal_is_shown_colours_and_no_color_takes_them_away(screen, send):
+    send(*LONG)
+    _, coloured = screen("list")
+    _, bare = screen("list", env={"NO_COLOR": "1"})
+    assert COLOUR.search(coloured)
+    assert not COLOUR.search(bare)
+    assert plain(bare) == plain(coloured)
+    assert "───" in bare
+
+
+@pytest.mark.parametrize("arguments", [["show", "nope"], ["bogus"], ["-h"]], ids=" ".join)
+def test_no_color_holds_for_errors_and_help(screen, arguments):
+    assert COLOUR.search(screen(*arguments)[1])
+    assert not COLOUR.search(screen(*arguments, env={"NO_COLOR": "1"})[1])
+
+
+def test_a_dumb_terminal_is_shown_a_table_without_any_codes(screen, send):
+    send(LONG[0])
+    _, shown = screen("list", env={"TERM": "dumb"})
+    assert "───" in shown
+    assert "\x1b" not in shown
+
+
+def test_force_color_draws_on_a_pipe(orders, send):
+    send(LONG[0])
+    assert "\x1b" not in orders("list").stdout
+    forced = orders("list", env={"FORCE_COLOR": "1"}).stdout
+    assert COLOUR.search(forced)
+    assert "───" in forced
+
+
+@pytest.mark.parametrize("form", ["--json", "--csv"])
+def test_json_and_csv_are_the_same_on_a_terminal_as_piped(orders, screen, send, form):
+    send(PlaceOrder(HOSTILE, "Ada"), PlaceOrder(("x" * 200,)))
+    assert screen("list", form)[1] == orders("list", form).stdout
+
+
+# Hostile text
+
+
+def test_hostile_markup_is_shown_literally(screen, orders):
+    _, placed = screen("place", *HOSTILE, "--customer", "[bold]b[/bold]")
+    assert str(list(HOSTILE)) in plain(placed)
+    (order,) = json.loads(orders("list", "--json").stdout)
+    for arguments in (["list"], ["show", order["id"]]):
+        _, shown = screen(*arguments, columns=200)
+        assert all(item in plain(shown) for item in (*HOSTILE, "[bold]b[/bold]"))
+        assert "\x1b]8" not in shown
+
+
+@pytest.mark.parametrize("arguments", [["ship", "[/]"], ["[red]x[/red]"], ["demo", "[/]"]], ids=str)
+def test_hostile_arguments_are_shown_literally(screen, arguments):
+    status, shown = screen(*arguments)
+    assert status in {1, 2}
+    assert arguments[-1] in plain(shown)
+    assert "Traceback" not in shown
+
+
+def test_control_characters_of_an_argument_never_reach_the_terminal(screen):
+    status, shown = screen("place", "a\x1b]0;title\x07\u202eb", env={"NO_COLOR": "1"})
+    assert status == 1
+    assert shown == "error: item 1 contains the control character U+001B; remove it\n"
+
+
+def test_help_on_a_terminal_has_every_word_of_the_piped_help(orders, screen):
+    for command in ("demo", "export", "place"):
+        shown = set(re.findall(r"[\w\[\]-]+", plain(screen(command, "-h", columns=200)[1])))
+        assert {"-h", "--help", "Example"} <= shown
+        for metavar in re.findall(r"^Usage: (.*)$", orders(command, "-h").stdout, re.MULTILINE):
+            assert set(re.findall(r"[\w\[\]-]+", metavar)) <= shown
+
+
+# Import
+
+
+@pytest.fixture
+def many(tmp_path):
+    """A file of 8,000 orders, and how many they are."""
+    file = tmp_path / "many.jsonl"
+    rows = ({"items": [f"item {number}"], "key": f"k{number}"} for number in range(8000))
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return file, 8000
+
+
+def test_import_shows_a_progress_bar_on_a_terminal(screen, tmp_path):
+    file = tmp_path / "few.csv"
+    file.write_text("key,item\n" + "".join(f"k{number},rope\n" for number in range(30)))
+    status, shown = screen("import", str(file))
+    assert status == 0
+    assert re.search(r"Importing ━+ +30/30", plain(shown))
+    assert "30 orders imported" in shown
+    assert "New Order" not in shown
+    assert all(width(line) <= 80 for line in re.split(r"[\r\n]+", plain(shown)))
+
+
+def test_import_shows_no_progress_bar_in_a_pipe(orders, tmp_path):
+    file = tmp_path / "few.csv"
+    file.write_text("key,item\nk,rope\n")
+    assert "Importing" not in orders("import", str(file)).stderr
+
+
+@pytest.fixture
+def interrupted(terminal, many):
+    """Press Ctrl-C once an import has begun; returns its exit status and what it showed then."""
+    file, total = many
+    child = terminal("import", str(file))
+    child.expect(rf"[1-9]\d*/{total}")
+    child.sendintr()
+    child.expect(pexpect.EOF)
+    child.close()
+    return child.exitstatus, plain(child.before)
+
+
+def test_ctrl_c_during_an_import_exits_130_and_says_how_many(interrupted, orders):
+    status, shown = interrupted
+    assert status == 130
+    assert "Traceback" not in shown
+    said = re.search(r"([\d,]+) orders imported", shown)[1]
+    placed = json.loads(orders("list", "--json").stdout)
+    assert int(said.replace(",", "")) == len(placed)
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_an_import_that_was_interrupted_is_finished_by_the_next_run(orders, many):
+    file, total = many
+    done = len(json.loads(orders("list", "--json").stdout))
+    assert 0 < done < total
+    finished = orders("import", str(file), "--json")
+    assert finished.returncode == 0
+    assert json.loads(finished.stdout) == {"imported": total - done, "skipped": done}
+    items = [order["items"] for order in json.loads(orders("list", "--json").stdout)]
+    assert items == [[f"item {number}"] for number in reversed(range(total))]
+    kinds = [line.split("\t")[2] for line in orders("log").stdout.splitlines()]
+    assert kinds.count("OrderCreated") == kinds.count("NotifySales") == total
+
+
+def test_ctrl_c_at_a_prompt_is_130_and_quiet(terminal):
+    child = terminal("demo", "--step")
+    child.expect_exact("[Enter]")
+    child.sendintr()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130
+    assert re.sub(r"\s", "", plain(child.before)) in {"", "^C"}
+
+
+def test_a_terminal_for_errors_alone_leaves_the_data_piped(data, send, tmp_path):
+    send(LONG[0])
+    script = f'exec "{sys.executable}" -m orders list > "{tmp_path}/out"'
+    environment = {**os.environ, "ORDERS_DATA": str(data)}
+    child = pexpect.spawn("bash", ["-c", script], env=environment, encoding="utf-8")
+    child.expect(pexpect.EOF)
+    piped = subprocess.run(
+        [sys.executable, "-m", "orders", "list"], capture_output=True, text=True, env=environment
+    )
+    assert (tmp_path / "out").read_text() == piped.stdout
