@@ -88,20 +88,21 @@ class Console:
             self.fail(str(error))
             return ExitStatus.FAILED
         path = error.ctx.command_path if error.ctx else "orders"
-        self.fail(f"{error.format_message().rstrip('.')}; see {path} --help")
+        self.fail(f"{error.format_message().rstrip('.')} (see {path} --help)")
         return ExitStatus.WRONG_USE
 
-    def say(self, text: str) -> None:
-        """Tell the user something that is not data."""
-        print(safe(text), file=sys.stderr)
+    def say(self, text: str, mark: str = "", colour: str = "") -> None:
+        """Tell the user something that is not data, after a mark that may be coloured."""
+        marked = f"{_label(mark, colour)} " if mark else ""
+        print(f"{marked}{safe(text)}", file=sys.stderr)
 
     def warn(self, text: str) -> None:
         """Tell the user of something that was survived."""
-        print(f"{_label('warning:', 'yellow')} {safe(text)}", file=sys.stderr)
+        self.say(text, "warning:", "yellow")
 
     def fail(self, text: str) -> None:
         """Tell the user in one line why it could not be done."""
-        print(f"{_label('error:', 'red')} {safe(text)}", file=sys.stderr)
+        self.say(text, "error:", "red")
 
     def delivery_failed(self, subscriber: Subscriber, event: Event, error: BaseException) -> None:
         """Tell the user that a subscriber failed; the order is safe all the same."""

@@ -23,6 +23,7 @@ from .unit_of_work import UnitOfWork
 
 TRIES = 3  # at once, before a delivery has failed
 DEATHS = 5  # of processes in the midst of one delivery, before it has failed
+PATIENCE = 1 << 20  # bytes of log, before a subscriber that is missing has failed
 MAX_ERROR = 500  # characters of an error that are recorded
 
 
@@ -76,8 +77,11 @@ class Deliveries:
         """
         recovered = 0
         for owed in self._log.pending():
+            if self._is_at_work(owed.owner, own=own):
+                continue
             subscriber = self._bus.subscriber(owed.delivery.subscriber)
-            if subscriber is None or self._is_at_work(owed.owner, own=own):
+            if subscriber is None:
+                self._miss(owed)
                 continue
             event = self._log.find_event(owed.delivery.event, owed.position)
             if event is None:  # of a class that this process does not define
@@ -149,6 +153,18 @@ class Deliveries:
         if owner is None or (own and owner == self._leases.mine()):
             return False
         return self._leases.is_alive(owner)
+
+    def _miss(self, owed: Owed) -> None:
+        """Give up, for now, on a subscriber that nobody has registered for long.
+
+        Until then it may come back; but every newcomer reads the log from what is owed on.
+        """
+        if self._log.end() - owed.position.offset < PATIENCE:
+            return
+        failed = replace(owed.delivery, status="failed", error="no such subscriber is registered")
+        with self._log.writing():
+            if self._log.ledger.owed(owed.delivery.key) == owed:
+                self._log.append(deliveries=[failed])
 
     def _take_over(self, owed: Owed) -> Delivery | None:
         """Make a dead process's delivery ours, unless another process was quicker."""

@@ -136,7 +136,7 @@ class FileLock:
     says who holds it, for the error of whoever waits in vain.
 
     Args:
-        path: the lock file; it is created when the lock is first held for writing.
+        path: the lock file; it is created when the lock is first held.
         timeout: seconds to wait for another holder.
 
     Attributes:
@@ -192,25 +192,34 @@ class FileLock:
             return "another process"
 
     def _lock(self, deadline: float, *, shared: bool) -> None:
-        if self._descriptor is None:
-            self._descriptor = self._open(shared=shared)
-            if self._descriptor is None:
-                return  # a reader of a store that nobody can write: nothing to wait for
         pause = 0.0005
         while True:
+            if self._descriptor is None:
+                self._descriptor = self._open(shared=shared)
+                if self._descriptor is None:
+                    return  # a reader of a store that nobody can write: nothing to wait for
             try:
                 kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
                 fcntl.flock(self._descriptor, kind | fcntl.LOCK_NB)
-                break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise StoreBusy(self.path, self.timeout, self.holder()) from None
                 time.sleep(pause)
                 pause = min(pause * 2, 0.02)
+                continue
+            if self._is_in_place(self._descriptor):
+                break
+            self.close()  # somebody has deleted the file: others lock its successor
         if not shared:
             holder = f"process {os.getpid()} since {now():%FT%TZ}".ljust(63) + "\n"
             with suppress(OSError):  # a full disk must not keep the lock locked
                 os.pwrite(self._descriptor, holder.encode(), 0)
+
+    def _is_in_place(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), self.path.stat())
+        except FileNotFoundError:
+            return False
 
     def _open(self, *, shared: bool) -> int | None:
         require_regular(self.path)

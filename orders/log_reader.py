@@ -60,15 +60,16 @@ class LogReader:
             position = Position(start.offset + len(raw) + 1, start.seq + 1)
             try:
                 if not containing or containing in raw:
-                    yield Entry(self.parse(raw, position.seq), start, position, raw)
+                    entry = Entry(self._parse(raw, position.seq), start, position, raw)
                 else:
+                    entry = None
                     codec.check(raw)
-            except (LogDamaged, ValueError) as error:
+            except ValueError as error:
                 if self._is_unwritten(descriptor, start.offset, end):
                     return
-                if isinstance(error, LogDamaged):
-                    raise
                 raise LogDamaged(self.path, position.seq, str(error)) from error
+            if entry is not None:
+                yield entry
             start = position
 
     def settled(self, descriptor: int, size: int) -> Position:
@@ -79,25 +80,17 @@ class LogReader:
         offset, raw = last
         try:
             line = codec.decode(raw)
+            if line.settled >= offset:
+                return Position(offset, line.seq - 1)
+            first, _ = next(self._lines(descriptor, line.settled, size))
+            return Position(line.settled, codec.decode(first).seq - 1)
         except ValueError:  # a crash's leavings, or damage: reading it all will tell
             return Position()
-        if line.settled >= offset:
-            return Position(offset, line.seq - 1)
-        first, _ = next(self._lines(descriptor, line.settled, size))
-        return Position(line.settled, self.parse(first, None).seq - 1)
 
-    def parse(self, raw: bytes, seq: int | None) -> Line[Message]:
-        """Decode a line, whose number must be `seq` unless that is None.
-
-        Raises:
-            LogDamaged: it is not what was written.
-        """
-        try:
-            line = codec.decode(raw)
-            if seq not in {None, line.seq}:
-                raise ValueError(f"number {line.seq} stands at line {seq}")  # noqa: TRY301
-        except ValueError as error:
-            raise LogDamaged(self.path, seq or self._number(raw), str(error)) from error
+    def _parse(self, raw: bytes, seq: int) -> Line[Message]:
+        line = codec.decode(raw)
+        if line.seq != seq:
+            raise ValueError(f"number {line.seq} stands at line {seq}")
         return line
 
     def _lines(self, descriptor: int, offset: int, end: int) -> Iterator[tuple[bytes, bool]]:
@@ -153,10 +146,6 @@ class LogReader:
             return self._disk.read(descriptor, size, offset)
         except OSError as error:
             raise StoreUnavailable(self.path, reason(error)) from error
-
-    def _number(self, raw: bytes) -> int:
-        """Return the number of the line with these bytes; only an error needs it."""
-        return self.path.read_bytes().partition(raw)[0].count(b"\n") + 1
 
 
 def _decoded(raw: bytes) -> Line[Message] | None:

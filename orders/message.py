@@ -118,7 +118,7 @@ def decode_message(data: bytes) -> Message:
         ValueError: the JSON is no message, or not one that its class can read.
     """
     fields = msgspec.json.decode(data, type=dict[str, Any])
-    name = fields.get("type")
+    name = fields.pop("type", None)
     if (kind := _by_name.get(str(name))) is not None and kind.topic is not None:
         return msgspec.json.decode(data, type=kind)
     own = {key: fields.pop(key) for key in Message.__struct_fields__ if key in fields}

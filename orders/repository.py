@@ -203,7 +203,7 @@ class TinyDBOrderRepository:
         head = self._storage.head()
         is_plausible = head is not None and self._is_made_of_this_log(head)
         if self._storage.size() and not is_plausible:
-            self._load()  # which tells damage, that costs nothing, from a lost log
+            self._position = self._load()  # which tells damage from a lost log
         self._verified = True
 
     def checkpoint(self) -> bool:
@@ -218,6 +218,7 @@ class TinyDBOrderRepository:
             self._log.sync()  # the state must not know what a power cut could take from the log
             self.refresh()
             position = self._position or Position()
+            self._look_again()
             if self._head and self._head.seq == position.seq and not self.damage:
                 return False
             if self.damage:
@@ -234,6 +235,14 @@ class TinyDBOrderRepository:
         behind = self._log.end() - (head.offset if head else 0)
         due = max(size, behind) < SMALL or behind > max(SMALL, size // 2)
         return self.checkpoint() if due else False
+
+    def _look_again(self) -> None:
+        """See whether another program has put something else in the state file's place."""
+        head = self._storage.head()
+        if self._distrust or not self._storage.size():
+            self._head = None
+        elif head is None or not self._is_made_of_this_log(head):
+            self.damage = self._storage.load().damage or "was made of another log"
 
     def _load(self) -> Position:
         """Take over the state file as far as it can be trusted."""
@@ -255,6 +264,7 @@ class TinyDBOrderRepository:
         self._numbers = {document["id"]: int(number) for number, document in documents.items()}
         keys = self._storage.tables["keys"].values()
         self._keys = {document["key"]: document["order_id"] for document in keys}
+        self._verified = True
         return Position(head.offset, head.seq) if head else Position()
 
     def _is_made_of_this_log(self, head: Head) -> bool:

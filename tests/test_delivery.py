@@ -619,3 +619,25 @@ def test_a_bus_without_a_log_delivers_too():
     bus.subscribe(ShelfEmptied, heard.append)
     bus.publish(ShelfEmptied())
     assert len(heard) == 1
+
+
+def test_a_subscriber_that_is_missing_for_long_has_failed_and_can_be_retried(data, sales):
+    heard = []
+    with bootstrap(data, notifier=sales) as app:
+        app.bus.subscribe(OrderCreated, heard.append, name="archive")
+        app.bus.deliver = lambda subscriber, event: None  # it dies before it delivers
+        app.bus.send(PlaceOrder(("rope",)))
+    with bootstrap(data, notifier=sales) as app:
+        app.deliveries.recover()
+        assert [a.delivery.subscriber for a in app.deliveries.accounts().having("pending")] == [
+            "archive"
+        ]
+        for _ in range(3):
+            app.bus.send(PlaceOrder(("x" * 490,) * 900))
+        app.deliveries.recover()
+        (failed,) = app.deliveries.accounts().having("failed")
+        assert failed.delivery.error == "no such subscriber is registered"
+    with bootstrap(data, notifier=sales) as app:
+        app.bus.subscribe(OrderCreated, heard.append, name="archive")
+        assert app.deliveries.retry_all() == (1, 1)
+    assert [event.items for event in heard] == [("rope",)]

@@ -400,3 +400,13 @@ def test_a_disk_too_full_for_the_holders_name_raises_no_bare_error_and_leaves_no
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == b""
     assert is_free(path)
+
+
+def test_a_lock_file_that_was_deleted_does_not_let_two_in(tmp_path):
+    path = tmp_path / "lock"
+    first, second = FileLock(path, 0.1), FileLock(path, 0.1)
+    with first.held():
+        pass
+    path.unlink()
+    with second.held(), pytest.raises(StoreBusy), first.held():
+        pass

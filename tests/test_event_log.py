@@ -654,6 +654,20 @@ def test_a_writer_refuses_a_log_whose_last_line_is_damaged(open_log, path, small
     assert snapshot(path) == before
 
 
+@pytest.mark.parametrize("filler", [b"\n", b"x", b"}"])
+def test_a_damaged_line_that_a_newcomer_begins_with_is_reported(open_log, path, filler):
+    event = OrderCreated(order_id="owed", items=("TV",))
+    append(open_log(), OrderShipped(order_id="1"))
+    owed = append(open_log(), event, deliveries=[Delivery(event.id, "sales")])
+    append(open_log(), OrderShipped(order_id="2"))
+    path.write_bytes(path.read_bytes().replace(owed.raw, filler * len(owed.raw)))
+    before = snapshot(path)
+    for use in (newcomer, EventLog.pending, lines_of):
+        with pytest.raises(LogDamaged, match=r"events.jsonl:2: this is no line of a log"):
+            use(open_log())
+    assert snapshot(path) == before
+
+
 def test_a_line_that_was_taken_out_is_missed_where_it_stood(open_log, path, small):
     lines = small.splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:2] + lines[3:]))

@@ -361,6 +361,37 @@ def test_a_writer_keeps_a_damaged_state_aside_and_makes_it_anew(
     assert len(warnings) == 1
 
 
+def test_looking_at_a_damaged_state_before_writing_loses_nothing(
+    damaged, store, open_app, state, warnings
+):
+    with open_app() as app:
+        assert app.orders.list() == store
+        order_id = place(app)
+        app.bus.send(ShipOrder(order_id=store[0].id))
+        app.bus.send(CancelOrder(order_id=order_id))
+        assert [order.id for order in app.orders.list()] == [order_id, *(o.id for o in store)]
+    assert len(listed(open_app)) == 9
+    assert len(warnings) == 1
+    assert state.read_bytes() == rebuilt(open_app, state)
+
+
+def test_a_checkpoint_after_a_look_at_a_damaged_state_makes_a_right_one(
+    damaged, store, open_app, state
+):
+    with open_app() as app:
+        assert app.orders.list() == store
+        app.orders.checkpoint()
+    assert listed(open_app) == store
+    assert state.read_bytes() == rebuilt(open_app, state)
+
+
+def test_an_order_of_a_damaged_state_can_be_shipped(damaged, store, open_app):
+    with open_app() as app:
+        app.bus.send(ShipOrder(order_id=store[0].id))
+        assert app.orders.get(store[0].id).status == "shipped"
+    assert len(listed(open_app)) == 8
+
+
 def test_a_damaged_state_that_cannot_be_kept_aside_is_not_overwritten(
     damaged, store, open_app, state, warnings
 ):
@@ -430,8 +461,11 @@ def test_nothing_is_made_beside_a_foreign_state(foreign, open_app, data):
     assert list(snapshots(data)) == ["orders.json"]
 
 
-def test_a_foreign_state_put_there_while_in_use_is_not_overwritten(store, open_app, state):
+@pytest.mark.parametrize("looked", [False, True], ids=["placed", "looked and placed"])
+def test_a_foreign_state_put_there_while_in_use_is_not_overwritten(store, open_app, state, looked):
     with open_app() as app:
+        if looked:
+            app.orders.list()
         place(app)
         state.write_bytes(b'{"foo":1}')
     kept = [path.read_bytes() for path in (state, *kept_aside(state))]
@@ -872,7 +906,7 @@ def test_placing_an_order_in_a_large_store_reads_neither_the_log_nor_the_state(
 
 
 def test_a_thread_that_reads_and_one_that_writes_do_not_wait_for_each_other(data, sales):
-    settings = Settings(data, lock_timeout=1)
+    settings = Settings(data, lock_timeout=2)
     with bootstrap(settings=settings, notifier=sales) as app, ThreadPoolExecutor() as pool:
         order_id = place(app)
         app.orders.list()
@@ -897,7 +931,7 @@ def test_threads_that_place_ship_and_list_see_no_errors(open_app, data):
         app.bus.send(ShipOrder(order_id=order_id))
         return app.orders.get(order_id).status
 
-    settings = Settings(data, lock_timeout=2)
+    settings = Settings(data, lock_timeout=5)
     with open_app(settings=settings) as app, ThreadPoolExecutor(3) as pool:
         assert list(pool.map(work, range(6))) == ["shipped"] * 6
         assert app.orders.count(Filter(status="shipped")) == 6

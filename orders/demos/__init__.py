@@ -46,7 +46,7 @@ class Stage:
     def step(self, text: str) -> None:
         """Say what happens next; with --step, wait until the presenter has said more."""
         self.console.say("")
-        self.console.say(f"> {text}")
+        self.console.say(text, ">", "cyan")
         if self._waits:
             self.console.wait()
 
@@ -74,7 +74,8 @@ class Stage:
 
     def check(self, claim: str, is_true: bool) -> None:
         """Say whether what was claimed has happened."""
-        self.console.say(f"  {'ok' if is_true else 'NOT SO'}: {claim}")
+        mark, colour = ("ok:", "green") if is_true else ("NOT SO:", "red")
+        self.console.say(claim, f"  {mark}", colour)
         if not is_true:
             self._failed.append(claim)
 
