@@ -27,6 +27,14 @@ PATIENCE = 1 << 20  # bytes of log, before a subscriber that is missing has fail
 MAX_ERROR = 500  # characters of an error that are recorded
 
 
+class UnderWay(OrdersError):
+    """Another process is making this delivery."""
+
+    def __init__(self, event_id: str, subscriber: str) -> None:
+        self.event_id, self.subscriber = event_id, subscriber
+        super().__init__(f"event {event_id} is being delivered to {subscriber} by another process")
+
+
 class Settled(Exception):
     """Somebody else has settled this delivery meanwhile."""
 
@@ -114,7 +122,7 @@ class Deliveries:
         if ids is None:
             wanted = [account.delivery.key for account in accounts.having("failed")]
         else:
-            unsettled = [a.delivery for a in accounts.having("failed", "dead")]
+            unsettled = [a.delivery for a in accounts.having("failed", "dead", "pending")]
             for beginning in ids:
                 found = [d.key for d in unsettled if d.event.startswith(beginning)]
                 if not found:
@@ -122,8 +130,16 @@ class Deliveries:
                         f"no failed delivery of an event {beginning!r}; see orders deliveries"
                     )
                 wanted += found
-        wanted = list(dict.fromkeys(wanted))
-        return sum(self.retry(key, accounts) for key in wanted), len(wanted)
+        done = tried = 0
+        for key in dict.fromkeys(wanted):
+            try:
+                done += self.retry(key, accounts)
+            except UnderWay:
+                if ids is not None:
+                    raise
+            else:
+                tried += 1
+        return done, tried
 
     def retry(self, key: Key, accounts: Accounts) -> bool:
         """Try a failed or dead delivery once more; return whether it is done now.
@@ -143,9 +159,7 @@ class Deliveries:
             if delivery.status == "done":
                 return True
             if delivery.status == "pending":
-                raise OrdersError(
-                    f"event {event_id} is being delivered to {name} by another process"
-                )
+                raise UnderWay(event_id, name)
             again = self._attempt(replace(delivery, retries=delivery.retries + 1))
         return self._try(subscriber, event, again, 1)
 

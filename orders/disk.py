@@ -67,7 +67,7 @@ class Disk:
             view = view[self.write(descriptor, view) :]
 
     def make_directory(self, directory: Path) -> None:
-        """Create `directory` and its parents, each entry durable.
+        """Create `directory` and its parents; its own name is synced with the first file in it.
 
         Raises:
             StoreUnavailable: the system refuses.
@@ -82,7 +82,8 @@ class Disk:
             while missing:
                 directory = missing.pop()
                 directory.mkdir(mode=0o700, exist_ok=True)
-                self.sync_directory(directory.parent)
+                if missing:
+                    self.sync_directory(directory.parent)
         except OSError as error:
             raise StoreUnavailable(directory, reason(error)) from error
 

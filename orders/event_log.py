@@ -92,14 +92,12 @@ class EventLog:
             os.close(descriptor)
 
     def pending(self) -> list[Owed]:
-        """Return the pending deliveries; none where a crash has left a torn line to be mended."""
+        """Return the pending deliveries, oldest first; change nothing."""
         if not require_regular(self.path):
             return []
         with self._lock.held(shared=True), self.path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            self._learn_up_to(file.fileno(), size)
-            known = self._end.offset if self._end else 0
-        return self.ledger.pending() if known >= size else []
+            self._learn_up_to(file.fileno(), os.fstat(file.fileno()).st_size)
+        return self.ledger.pending()
 
     def find_event(self, event_id: str, near: Position | None = None) -> Event | None:
         """Return a stored event by its id, if its class is known; try the line after `near`."""
@@ -226,7 +224,10 @@ class EventLog:
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
             self._descriptor = self._disk.open(self.path, flags)
             if status is None or not status.st_size:  # its name may not be durable yet
-                self._disk.sync_directory(Path(os.path.realpath(self.path)).parent)
+                directory = Path(os.path.realpath(self.path)).parent
+                with suppress(PermissionError):  # it is not ours, and was there before
+                    self._disk.sync_directory(directory.parent)
+                self._disk.sync_directory(directory)
                 self._identify(os.fstat(self._descriptor))
         except OSError as error:
             self._give_up(None)

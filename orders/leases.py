@@ -67,7 +67,8 @@ class Leases:
     def sweep(self) -> None:
         """Remove the lock files of owners that died."""
         for path in self.dead():
-            with suppress(OSError):
+            with suppress(OSError), path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # or it may be about to be taken
                 self._disk.unlink(path)
 
     def close(self) -> None:
@@ -82,13 +83,10 @@ class Leases:
 
 def _is_locked(path: Path) -> bool:
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except (OSError, ValueError):  # it is gone, or never was a name
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # two who look do not see each other
     except BlockingIOError:
         return True
-    finally:
-        os.close(descriptor)
+    except (OSError, ValueError):  # it is gone, or never was a name
+        return False
     return False

@@ -1,5 +1,6 @@
 """Where a notice goes. The console now; mail or a queue by the same port."""
 
+import os
 import sys
 from typing import NamedTuple, Protocol, TextIO
 
@@ -36,5 +37,14 @@ class ConsoleNotifier:
         self._stream = stream
 
     def notify(self, notice: Notice) -> None:
-        """Print the notice and flush it, for a notice in a buffer is not delivered."""
-        print(notice, file=self._stream or sys.stdout, flush=True)
+        """Print the notice, past the stream's buffer: what fails must not be printed later."""
+        stream = self._stream or sys.stdout
+        stream.flush()
+        try:
+            descriptor = stream.fileno()
+        except (AttributeError, OSError):  # a stream in memory
+            print(notice, file=stream, flush=True)
+            return
+        data = memoryview(f"{notice}\n".encode(stream.encoding or "utf-8", "backslashreplace"))
+        while data:
+            data = data[os.write(descriptor, data) :]

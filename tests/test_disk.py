@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from orders import bootstrap
 from orders.disk import Disk, FileLock, reason, require_regular
 from orders.errors import ForeignFile, NotStored, StoreBusy, StoreError, StoreUnavailable
 
@@ -211,7 +212,7 @@ def test_making_a_directory_that_exists_changes_nothing(tmp_path):
     assert mode(tmp_path / "a") == 0o755
 
 
-def test_each_new_directory_is_made_durable_in_its_parent(tmp_path):
+def test_each_new_directory_is_made_durable_in_its_parent_the_last_one_with_its_log(tmp_path):
     synced = []
 
     class Recording(Disk):
@@ -220,7 +221,9 @@ def test_each_new_directory_is_made_durable_in_its_parent(tmp_path):
             super().sync_directory(directory)
 
     Recording().make_directory(tmp_path / "a" / "b")
-    assert synced == [tmp_path, tmp_path / "a"]
+    assert synced == [tmp_path]
+    with bootstrap(tmp_path / "a" / "b", disk=Recording()) as app, app.log.writing():
+        assert synced == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
 
 
 @pytest.mark.parametrize("wanted", ["file", "file/store"])
