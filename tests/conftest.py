@@ -169,9 +169,9 @@ def fork():
         except BaseException:
             traceback.print_exc()
         finally:
-            with suppress(OSError, ValueError):
-                sys.stdout.flush()
-                sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError):
+                    stream.flush()
             os._exit(status)
 
     yield start
@@ -188,9 +188,8 @@ def tool(fork, data, tmp_path):
     def main(arguments, env, output, errors):
         for stream, number in ((output, 1), (errors, 2)):
             os.dup2(os.open(stream, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-        sys.stdin = open(os.devnull, encoding="utf-8")
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
-        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
         os.environ.update(env)
         sys.argv = ["orders", *arguments]
         cli.main()
