@@ -68,6 +68,11 @@ class App:
             {"bus": self.bus, "uow": self._uow, "notifier": ConsoleNotifier()} | dependencies
         )
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that belong to the store alone."""
+        return self.log.path, self.orders.path, self.lock.path
+
     def uow(self) -> UnitOfWork:
         """Return the unit of work, to be opened with `with`."""
         return self._uow
@@ -78,7 +83,7 @@ class App:
             if self.log.appended:
                 self.orders.checkpoint_if_due()
         except OrdersError as error:  # every order is safe in the log
-            self.warn(f"{error} (the orders themselves are safe in the log)")
+            self.warn(f"{error}; the orders themselves are safe in the log")
         finally:
             self.leases.close()
             self.log.close()

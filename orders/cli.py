@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 from datetime import datetime
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -15,8 +15,9 @@ from .console import Console
 from .demos import SCENARIOS, play
 from .disk import Disk
 from .domain import MAX_ITEMS, Status
+from .errors import OrdersError
+from .filters import EVERY_ORDER, Filter
 from .parameters import JsonOption, OrderArgument, TimeOption, open_store
-from .repository import EVERY_ORDER, Filter
 
 PAGE = 20  # orders in a table, unless --limit says otherwise
 
@@ -54,7 +55,9 @@ def root(
     ] = False,
 ) -> None:
     """Open the store at DIR, or show the help where no command is given."""
-    if context.invoked_subcommand is None:
+    if data == Path():
+        raise typer.BadParameter("--data must name a directory", context)
+    if context.invoked_subcommand is None:  # no_args_is_help would exit with 2
         print(context.get_help())
     context.meta["data"] = data
 
@@ -75,7 +78,7 @@ def place(
     """Place an order; sales are notified."""
     lines = (line.rstrip("\n") for line in sys.stdin)
     named = chain.from_iterable(lines if item == "-" else [item] for item in items)
-    wanted = tuple(item for item, _ in zip(named, range(MAX_ITEMS + 1), strict=False))
+    wanted = tuple(islice(named, MAX_ITEMS + 1))  # enough to be refused; stdin may not end
     with open_store(context) as (console, store):
         if json:
             console.notices_to = "stderr"
@@ -125,7 +128,7 @@ def list_orders(
             where = store.settings.data
             console.say(f'No orders in {where} yet. Place one: orders place "100 inch TV"')
         elif not total:
-            console.say("No order fits; `orders list` shows them all.")
+            console.say("No orders match; `orders list` shows them all.")
         elif len(orders) < total:
             console.say(f"{len(orders):,} of {total:,} orders; --limit N shows more.")
         elif draws:
@@ -210,6 +213,8 @@ def export(
         lines = exchange.write(with_keys, form)
         if file is None:
             (console.lines if form == "csv" else console.json_lines)(lines)
+        elif any(path.exists() and file.exists() and path.samefile(file) for path in store.files):
+            raise OrdersError(f"{file} is a file of the store itself; export to another one")
         else:
             Disk().write_file(file, "".join(f"{line}\n" for line in lines).encode())
             console.say(f"{views.count(len(orders), 'order')} exported to {file}.")

@@ -21,7 +21,7 @@ from .bus import Subscriber
 from .delivery import describe
 from .disk import reason
 from .domain import OrderState
-from .errors import ImportRefused, Interrupted, OrdersError
+from .errors import ImportRefused, Interrupted, OrdersError, StoreError
 from .message import Event, name_of
 from .notifier import ConsoleNotifier, Notice
 from .text import safe, safe_json, shorten
@@ -105,10 +105,13 @@ class Console:
         self.say(text, "error:", "red")
 
     def delivery_failed(self, subscriber: Subscriber, event: Event, error: BaseException) -> None:
-        """Tell the user that a subscriber failed; the order is safe all the same."""
+        """Tell the user that a subscriber failed; what was stored is safe all the same."""
+        advice = "what was stored stays; see orders deliveries --failed, then orders retry --all"
+        if isinstance(error, StoreError):
+            advice = "what was stored stays; the delivery could not be recorded, it is still owed"
         self.warn(
             f"{subscriber.name} failed on {name_of(event)} {event.id}:"
-            f" {shorten(describe(error), 200)}; the order is stored, the failure is in `orders log`"
+            f" {shorten(describe(error), 200)}; {advice}"
         )
 
     def json(self, value: Any) -> None:

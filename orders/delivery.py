@@ -27,6 +27,10 @@ PATIENCE = 1 << 20  # bytes of log, before a subscriber that is missing has fail
 MAX_ERROR = 500  # characters of an error that are recorded
 
 
+class NotHere(OrdersError):
+    """The delivery is not for this process: it lacks the subscriber or the event's class."""
+
+
 class UnderWay(OrdersError):
     """Another process is making this delivery."""
 
@@ -94,7 +98,7 @@ class Deliveries:
             event = self._log.find_event(owed.delivery.event, owed.position)
             if event is None:  # of a class that this process does not define
                 continue
-            if (delivery := self._take_over(owed)) is not None:
+            if (delivery := self._take_over(owed, subscriber, event)) is not None:
                 recovered += self._try(subscriber, event, delivery, TRIES)
         self._leases.sweep()
         return recovered
@@ -137,6 +141,10 @@ class Deliveries:
             except UnderWay:
                 if ids is not None:
                     raise
+            except NotHere:
+                if ids is not None:
+                    raise
+                tried += 1
             else:
                 tried += 1
         return done, tried
@@ -150,10 +158,10 @@ class Deliveries:
         event_id, name = key
         subscriber = self._bus.subscriber(name)
         if subscriber is None:
-            raise OrdersError(f"no subscriber {name!r} is registered in this process")
+            raise NotHere(f"no subscriber {name!r} is registered in this process")
         event = self._log.find_event(event_id)
         if event is None:
-            raise OrdersError(f"event {event_id} is of a class that this process does not define")
+            raise NotHere(f"event {event_id} is of a class that this process does not define")
         with self._log.writing():
             delivery = self.accounts(accounts).by_key[key].delivery
             if delivery.status == "done":
@@ -180,7 +188,7 @@ class Deliveries:
             if self._log.ledger.owed(owed.delivery.key) == owed:
                 self._log.append(deliveries=[failed])
 
-    def _take_over(self, owed: Owed) -> Delivery | None:
+    def _take_over(self, owed: Owed, subscriber: Subscriber, event: Event) -> Delivery | None:
         """Make a dead process's delivery ours, unless another process was quicker."""
         with self._log.writing():
             if self._log.ledger.owed(owed.delivery.key) != owed:
@@ -188,9 +196,10 @@ class Deliveries:
             delivery = replace(owed.delivery, deaths=owed.delivery.deaths + 1)
             if delivery.deaths <= DEATHS:
                 return self._attempt(delivery)
-            failed = replace(delivery, status="failed", error=f"{DEATHS} processes died of it")
-            self._log.append(deliveries=[failed])
-            return None
+            death = RuntimeError(f"{DEATHS} processes died of it")
+            self._log.append(deliveries=[replace(delivery, status="failed", error=str(death))])
+        self._bus.report(subscriber, event, death)
+        return None
 
     def _attempt(self, delivery: Delivery) -> Delivery:
         """Record that this process makes an attempt; return the delivery as it is now."""

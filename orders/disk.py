@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import RLock
 
-from .errors import ForeignFile, NotStored, StoreBusy, StoreUnavailable
+from .errors import ForeignFile, NotWritten, StoreBusy, StoreUnavailable
 from .message import now
 
 PRIVATE = 0o600  # orders are nobody else's business
@@ -91,7 +91,7 @@ class Disk:
         """Write a file for somebody else: whole if it is one, as it comes if it is a pipe.
 
         Raises:
-            NotStored: the system refuses.
+            NotWritten: the system refuses.
         """
         if not path.exists() or path.is_file():
             self.replace_atomically(path, data)
@@ -99,7 +99,7 @@ class Disk:
         try:
             path.write_bytes(data)
         except OSError as error:
-            raise NotStored(path, reason(error)) from error
+            raise NotWritten(path, reason(error)) from error
 
     def replace_atomically(self, path: Path, data: bytes) -> None:
         """Make `data` the content of `path` so that a reader sees the old or the new, whole.
@@ -107,7 +107,7 @@ class Disk:
         A symbolic link stays one; the file keeps its mode.
 
         Raises:
-            NotStored: the system refuses; the file is as it was.
+            NotWritten: the system refuses; the file is as it was.
         """
         target = Path(os.path.realpath(path))
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -126,7 +126,7 @@ class Disk:
             with suppress(OSError):
                 self.unlink(temporary)
             if isinstance(error, OSError):
-                raise NotStored(path, reason(error)) from error
+                raise NotWritten(path, reason(error)) from error
             raise
 
 
@@ -185,8 +185,11 @@ class FileLock:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def holder(self) -> str:
-        """Say who wrote the lock file last: process and time."""
+    def _holder(self) -> str:
+        """Say who holds the lock: process and time, which only writers leave in the file."""
+        with suppress(BlockingIOError), self.path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return "a process that reads"
         try:
             return self.path.read_text("utf-8", "replace").strip() or "another process"
         except OSError:
@@ -204,7 +207,7 @@ class FileLock:
                 fcntl.flock(self._descriptor, kind | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    raise StoreBusy(self.path, self.timeout, self.holder()) from None
+                    raise StoreBusy(self.path, self.timeout, self._holder()) from None
                 time.sleep(pause)
                 pause = min(pause * 2, 0.02)
                 continue
@@ -251,6 +254,11 @@ def require_regular(path: Path) -> bool:
         kind = "a directory" if stat.S_ISDIR(mode) else "no regular file"
         raise ForeignFile(path, f"is {kind}")
     return True
+
+
+def aside(path: Path) -> Path:
+    """Return a name beside `path` under which a copy of it can be kept."""
+    return path.with_name(f"{path.name}.{now():%Y%m%dT%H%M%S.%f}")
 
 
 def reason(error: OSError) -> str:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .bootstrap import App
+from .disk import aside
 from .errors import OrdersError, StoreBusy
 from .ledger import Account
-from .message import now
 from .repository import TinyDBOrderRepository
+
+SHARED = 0o027  # permissions that let others read or change the store
 
 
 class Finding(NamedTuple):
@@ -44,22 +46,32 @@ def repair(app: App) -> Iterator[str]:
     Raises:
         OrdersError: the log is damaged, which only a backup can mend.
     """
-    if torn := app.log.torn():
-        kept = _aside(app.log.path)
-        app.disk.replace_atomically(kept, torn)
-        with app.log.writing():
-            yield f"cut {len(torn)} bytes that a crash left, kept as {kept.name}"
+    if app.log.end():
+        yield from _cut_torn(app)
     if app.log.end() and not all(finding.is_well for finding in _guarded(_state, app)):
         _fold(app, "was not the fold of the log").checkpoint()
         yield f"made {app.orders.path} anew from the log"
     for path in _too_open(app):
-        path.chmod(stat.S_IMODE(path.stat().st_mode) & ~0o007)
+        path.chmod(stat.S_IMODE(path.stat().st_mode) & ~SHARED)
         yield f"made {path} private"
-    for path in _litter(app):
-        app.disk.unlink(path)
+    for path in _temporary(app):
+        with app.log.writing():  # or it may be one that somebody is about to rename
+            app.disk.unlink(path)
         yield f"removed {path}"
+    if dead := app.leases.dead():
+        app.leases.sweep()
+        yield f"removed the lock files of {len(dead)} processes that died"
     if late := app.deliveries.recover():
         yield f"delivered {late} that processes owed when they died"
+
+
+def _cut_torn(app: App) -> Iterator[str]:
+    with app.lock.held():
+        if torn := app.log.torn():
+            kept = aside(app.log.path)
+            app.disk.replace_atomically(kept, torn)
+            with app.log.writing():
+                yield f"cut {len(torn)} bytes that a crash left, kept as {kept.name}"
 
 
 def _guarded(check: Callable[[App], Iterator[Finding]], app: App) -> Iterator[Finding]:
@@ -86,14 +98,13 @@ def _state(app: App) -> Iterator[Finding]:
         yield Finding(True, "state", "nothing is stored yet")
         return
     kept = TinyDBOrderRepository(path, app.log, app.disk, app.warn)
-    with app.lock.held(shared=True):  # or the log would go on between the two
-        is_equal = kept.tables() == _fold(app, "is not looked at").tables()
-    if not is_equal:
+    found = kept.tables()
+    if found != _fold(app, "is not looked at").tables(until=kept.position.offset):
         yield Finding(False, "state", f"{path} is not the fold of the log")
     elif damage := kept.damage:
         yield Finding(False, "state", f"{path} {damage}")
     else:
-        count = len(kept.tables()["orders"])
+        count = len(found["orders"])
         yield Finding(True, "state", f"{count:,} orders, equal to the fold of the log")
 
 
@@ -122,7 +133,7 @@ def _permissions(app: App) -> Iterator[Finding]:
 
 
 def _leftovers(app: App) -> Iterator[Finding]:
-    if paths := _litter(app):
+    if paths := [*_temporary(app), *app.leases.dead()]:
         names = ", ".join(path.name for path in paths[:5])
         yield Finding(False, "leftovers", f"{len(paths)} left by crashes: {names}")
     else:
@@ -139,12 +150,8 @@ def _has_living_owner(app: App, account: Account) -> bool:
 
 def _too_open(app: App) -> list[Path]:
     files = (app.log.path, app.orders.path)
-    return [path for path in files if path.is_file() and path.stat().st_mode & 0o007]
+    return [path for path in files if path.is_file() and path.stat().st_mode & SHARED]
 
 
-def _litter(app: App) -> list[Path]:
-    return [*sorted(app.settings.data.glob(".*.tmp")), *app.leases.dead()]
-
-
-def _aside(path: Path) -> Path:
-    return path.with_name(f"{path.name}.{now():%Y%m%dT%H%M%S.%f}")
+def _temporary(app: App) -> list[Path]:
+    return sorted(app.settings.data.glob(".orders.json.*.tmp"))

@@ -85,7 +85,12 @@ class Order:
         Raises:
             InvalidOrder: an item, the customer or the key breaks these rules.
         """
-        event = created(new_id(), items, customer, key)
+        event = OrderCreated(
+            order_id=new_id(),
+            items=valid_items(items),
+            customer=None if customer is None else valid_text("customer", customer),
+            key=None if key is None else valid_text("key", key),
+        )
         order = cls(evolve(None, event))
         order._key = event.key
         order._changes.append(_Change(moment(), event, None))
@@ -152,7 +157,7 @@ class Order:
 
     @property
     def key(self) -> str | None:
-        """The idempotency key it was placed with, until it is stored."""
+        """The idempotency key it was placed with; None for an order read from the store."""
         return self._key
 
     @property
@@ -180,22 +185,6 @@ class Order:
 
     def __repr__(self) -> str:
         return f"Order({self._state})"
-
-
-def created(
-    order_id: str, items: Iterable[str], customer: str | None, key: str | None
-) -> OrderCreated:
-    """Return the event of a valid order's placing.
-
-    Raises:
-        InvalidOrder: an item, the customer or the key breaks a rule.
-    """
-    return OrderCreated(
-        order_id=order_id,
-        items=valid_items(items),
-        customer=None if customer is None else valid_text("customer", customer),
-        key=None if key is None else valid_text("key", key),
-    )
 
 
 def valid_items(items: Iterable[str]) -> tuple[str, ...]:

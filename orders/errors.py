@@ -190,14 +190,24 @@ class LogDamaged(StoreError):
 
 
 class NotStored(StoreError):
-    """The commit did not reach the disk; the log is as it was before."""
+    """The commit did not reach the disk; the log is as it was, if it could be cut again."""
+
+    def __init__(self, path: Path, reason: str, *, is_cut: bool = True) -> None:
+        self.path = path
+        advice = (
+            "nothing was stored. Make room or mend the disk, then repeat the command"
+            if is_cut
+            else "it may be stored all the same. Mend the disk, and look before you repeat"
+        )
+        super().__init__(f"could not write {path}: {reason}; {advice}")
+
+
+class NotWritten(StoreError):
+    """A file could not be replaced; it is as it was."""
 
     def __init__(self, path: Path, reason: str) -> None:
         self.path = path
-        super().__init__(
-            f"could not write {path}: {reason}; nothing was stored. Make room or mend the"
-            " disk, then repeat the command"
-        )
+        super().__init__(f"could not write {path}: {reason}; the file is as it was")
 
 
 class StoreBusy(StoreError):

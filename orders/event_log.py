@@ -19,6 +19,8 @@ from .line import FORMAT, Line
 from .log_reader import Entry, LogReader
 from .message import Event, Message, now
 
+UNSYNCED = 1 << 15  # bytes that may wait for a sync; a newcomer has to read them
+
 
 class EventLog:
     """Appends commits and reads them back, for any number of processes and threads.
@@ -45,6 +47,7 @@ class EventLog:
         self._descriptor: int | None = None
         self._file: tuple[int, int] | None = None  # device and inode, once seen
         self._end: Position | None = None  # how far this process knows the log
+        self._synced = 0  # bytes of it that are known to be on the disk
 
     # Reading
 
@@ -67,12 +70,14 @@ class EventLog:
         after: Position = START,
         *,
         containing: bytes = b"",
+        until: int | None = None,
     ) -> Iterator[Entry]:
         """Yield the lines after a position, every one checked, in order.
 
         Args:
             after: where to begin; the beginning of the log unless given.
             containing: yield only lines that contain these bytes; others are checked alone.
+            until: the byte where to end; the end of the log unless given.
 
         Raises:
             LogDamaged: a line is not what was written.
@@ -87,7 +92,7 @@ class EventLog:
         except OSError as error:
             raise StoreUnavailable(self.path, reason(error)) from error
         try:
-            yield from self._reader.entries(descriptor, after, end, containing)
+            yield from self._reader.entries(descriptor, after, until or end, containing)
         finally:
             os.close(descriptor)
 
@@ -151,36 +156,38 @@ class EventLog:
         start = self._end
         if start is None or self._descriptor is None or not self._lock.is_held:
             raise RuntimeError("append() belongs inside writing()")
-        deliveries = tuple(deliveries)
-        settled = self.ledger.settled_before(start.offset)
-        line = Line(FORMAT, start.seq + 1, now(), tuple(messages), deliveries, owner, settled)
         try:
-            raw = codec.encode(line)
-            codec.decode(raw)
-        except (ValueError, TypeError) as error:  # msgspec's are ValueErrors
-            raise WrongPayload(f"a message cannot be stored: {error}") from error
-        try:
+            if start.offset - self._synced > UNSYNCED:
+                self._disk.sync(self._descriptor)
+                self._synced = start.offset
+            settled = self.ledger.settled_before(self._synced)
+            line = Line(
+                FORMAT, start.seq + 1, now(), tuple(messages), tuple(deliveries), owner, settled
+            )
+            raw = _encoded(line)
             self._disk.write_all(self._descriptor, raw + b"\n")
             if sync:
                 self._disk.sync(self._descriptor)
         except OSError as error:
-            self._give_up(start.offset)
-            raise NotStored(self.path, reason(error)) from error
+            is_cut = self._give_up(start.offset)
+            raise NotStored(self.path, reason(error), is_cut=is_cut) from error
         entry = Entry(line, start, Position(start.offset + len(raw) + 1, line.seq), raw)
         self._learn(entry)
+        self._synced = entry.end.offset if sync else self._synced
         self.appended = True
         return entry
 
     def torn(self) -> bytes:
         """Return what a crash has left after the last whole line."""
+        size = self.end()
         end = START
-        for entry in self.read():
+        for entry in self.read(until=size):
             end = entry.end
-        if self.end() <= end.offset:
+        if size <= end.offset:
             return b""
         with self.path.open("rb") as file:
             file.seek(end.offset)
-            return file.read()
+            return file.read(size - end.offset)
 
     def sync(self) -> Position:
         """Make all that was appended durable; return the position up to which it is.
@@ -196,7 +203,17 @@ class EventLog:
             except OSError as error:
                 self._give_up(None)
                 raise NotStored(self.path, reason(error)) from error
+            self._synced = self._end.offset
             return self._end
+
+    def make_durable(self, position: Position) -> None:
+        """Make durable what stands before `position`, unless it is known to be.
+
+        Raises:
+            NotStored: the disk refuses.
+        """
+        if self._synced < position.offset:
+            self.sync()
 
     def close(self) -> None:
         """Give the files back."""
@@ -205,15 +222,19 @@ class EventLog:
             self._descriptor = None
         self._end = None
 
-    def _give_up(self, size: int | None) -> None:
+    def _give_up(self, size: int | None) -> bool:
         """Cut off what a failed append left, and never trust this descriptor again."""
         descriptor, self._descriptor, self._end = self._descriptor, None, None
         if descriptor is None:
-            return
-        with suppress(OSError):
+            return True
+        try:
             if size is not None:
                 self._disk.truncate(descriptor, size)
-        os.close(descriptor)
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
 
     def _open(self) -> int:
         status = self.path.stat() if require_regular(self.path) else None
@@ -258,6 +279,7 @@ class EventLog:
         if self._end is None:
             self.ledger = Ledger()
             self._end = self._reader.settled(descriptor, size)
+            self._synced = self._end.offset
         if size < self._end.offset - 1:  # the last line may lack its line feed
             raise ForeignFile(self.path, "was cut while in use")
         for entry in self._reader.entries(descriptor, self._end, size):
@@ -267,4 +289,14 @@ class EventLog:
     def _learn(self, entry: Entry) -> None:
         line = entry.line
         self.ledger.apply(line.deliveries, line.owner, entry.start)
+        self._synced = max(self._synced, line.settled)
         self._end = entry.end
+
+
+def _encoded(line: Line[Message]) -> bytes:
+    try:
+        raw = codec.encode(line)
+        codec.decode(raw)
+    except (ValueError, TypeError) as error:  # msgspec's are ValueErrors
+        raise WrongPayload(f"a message cannot be stored: {error}") from error
+    return raw

@@ -110,6 +110,8 @@ def read(path: Path) -> Iterator[Row]:
     """
     readers = {"json": _read_json, "jsonl": _read_lines, "csv": _read_csv}
     reader = readers[format_of(path)]
+    if path.exists() and not path.is_file():
+        raise OrdersError(f"cannot read {path}: it is a directory or a pipe, not a file")
     try:
         yield from reader(path)
     except OSError as error:
@@ -181,7 +183,7 @@ def _place_chunk(app: App, chunk: list[FileOrder], new: list[str]) -> None:
             with app.uow() as uow:
                 for order in chunk:
                     _place(app, uow, order, new)
-        except KeyTaken:  # somebody imports the same file; what he has placed, we skip
+        except KeyTaken:  # somebody imports the same file; what they placed, we skip
             continue
         return
 
@@ -220,7 +222,8 @@ def _row(line: int, data: bytes) -> Row:
     try:
         order = _decoder.decode(data)
     except (ValueError, RecursionError) as error:  # msgspec's, and of bytes that are not UTF-8
-        return Row(line, FileOrder([]), str(error))
+        reason = str(error).replace("Input data was truncated", "not JSON, or half a character")
+        return Row(line, FileOrder([]), reason)
     return Row(line, order, order.problem())
 
 
@@ -273,8 +276,9 @@ def _read_csv(path: Path) -> Iterator[Row]:
             continue
         row = found.setdefault(key, Row(line, order))
         row.order.items.append(fields["item"])
-        if (order.customer, order.status) != (row.order.customer, row.order.status):
-            yield Row(line, order, f"customer or status differ from those in line {row.line}")
+        for name in ("customer", "status"):  # where it is blank, it is as above
+            if name in facts and facts[name] != getattr(row.order, name):
+                yield Row(line, order, f"the {name} differs from that in line {row.line}")
     for row in found.values():
         yield row._replace(problem=row.order.problem())
 

@@ -79,7 +79,7 @@ class FaultyDisk(Disk):
             self._happen()
 
     def open(self, path: Path, flags: int) -> int:
-        """Open a file; remember which descriptors are the log's."""
+        """Open a file; remember which descriptors are of a state file's successor."""
         descriptor = super().open(path, flags)
         (self._states.add if path.suffix == ".tmp" else self._states.discard)(descriptor)
         return descriptor

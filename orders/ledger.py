@@ -29,7 +29,7 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
     event: str  # its id
     subscriber: str  # its name
     status: Status = "pending"
-    attempts: int = 0  # made so far, one under way included
+    attempts: int = 0  # recorded so far, one after the first included while it is under way
     retries: int = 0  # made by hand so far
     deaths: int = 0  # of processes that set out to deliver it
     seconds: float = 0.0  # that the last attempt took

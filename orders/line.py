@@ -8,9 +8,9 @@
 One line is one commit; it is there whole or not at all. `seq` counts lines without a gap, so
 it is also the line's number. `deliveries` are what the commit's events owe to their
 subscribers, or what came of earlier ones (see `ledger.py`); `owner` is the lease of the
-process that set out to deliver them. `settled` is the byte before which nothing was owed, so
-that whoever opens a log of any length reads its end only. `crc` is the CRC-32 of all bytes
-before it. What is empty or zero is left out.
+process that set out to deliver them. `settled` is the byte before which nothing was owed and
+everything was on the disk, so that whoever opens a log of any length reads its end only.
+`crc` is the CRC-32 of all bytes before it. What is empty or zero is left out.
 """
 
 from datetime import datetime
@@ -59,7 +59,7 @@ def check(raw: bytes) -> bytes:
     """
     content, checksum = raw[:-_CRC_LENGTH], raw[-_CRC_LENGTH:]
     if checksum != _CRC % crc32(content):
-        what = "the checksum does not fit" if is_ours(raw) else "this is no line of a log"
+        what = "the checksum does not match" if is_ours(raw) else "this is no line of a log"
         raise ValueError(what)
     return content
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 from . import line as codec
 from .disk import Disk, reason
 from .errors import LogDamaged, StoreUnavailable
-from .ledger import Position
+from .ledger import START, Position
 from .line import Line
-from .message import Event, Message, UnknownMessage
+from .message import Message
 
 BLOCK = 1 << 16  # bytes read at a time from the end
 BIG_BLOCK = 1 << 20  # bytes read at a time forwards
@@ -76,7 +76,7 @@ class LogReader:
         """Return the position from which a newcomer must read, found from the log's end."""
         last = self._last_line(descriptor, size)
         if last is None:
-            return Position()
+            return START
         offset, raw = last
         try:
             line = codec.decode(raw)
@@ -85,7 +85,7 @@ class LogReader:
             first, _ = next(self._lines(descriptor, line.settled, size))
             return Position(line.settled, codec.decode(first).seq - 1)
         except ValueError:  # a crash's leavings, or damage: reading it all will tell
-            return Position()
+            return START
 
     def _parse(self, raw: bytes, seq: int) -> Line[Message]:
         line = codec.decode(raw)
@@ -124,16 +124,14 @@ class LogReader:
     def _is_unwritten(self, descriptor: int, offset: int, end: int) -> bool:
         """Return whether the rest of the file, from a bad line on, never was on the disk.
 
-        A block that the file system never wrote shows as zeros. They are a power cut's work if
-        nothing after them was written later than a sync: a line that stores events is synced,
-        so a line after such a line proves everything before it synced too.
+        A block that the file system never wrote shows as zeros. They are a power cut's work
+        unless a later line says, by its `settled`, that they were on the disk before.
         """
         rest = self._read(descriptor, end - offset, offset)
         first, *others = rest.split(b"\n")
         if offset == 0 and first.strip(b"\0") and not codec.is_ours(first):
             return False  # a foreign file; zeros are common in those
-        later = [line for line in map(_decoded, others) if line is not None]
-        if any(_is_synced(line) for line in later[:-1]):
+        if any(line is not None and line.settled > offset for line in map(_decoded, others)):
             return False
         return any(
             (zeros.start() == 0 or (offset + zeros.start()) % SECTOR == 0)
@@ -153,7 +151,3 @@ def _decoded(raw: bytes) -> Line[Message] | None:
         return codec.decode(raw)
     except ValueError:
         return None
-
-
-def _is_synced(line: Line[Message]) -> bool:
-    return any(isinstance(message, Event | UnknownMessage) for message in line.messages)

@@ -60,19 +60,20 @@ class Message(
             cls.topic = None  # a topic is not inherited
         else:
             if not _TOPIC.fullmatch(topic):
-                raise WiringError(f"{topic!r} is no topic; write it like order-created")
+                raise WiringError(f"{topic!r} is not a topic; write it like order-created")
             if (first := _by_topic.get(topic)) is not None:
                 raise DuplicateMessage("the topic", first, cls)
             _by_topic[topic] = cls
         _by_name[cls.__name__] = cls
 
     def __post_init__(self) -> None:
-        """Freeze lists, which a caller might change later, and take a time for UTC."""
+        """Freeze lists, which a caller might change later, and take times to UTC."""
         for name in self.__struct_fields__:
             if isinstance(value := getattr(self, name), list):
                 msgspec.structs.force_setattr(self, name, tuple(value))
-        if self.time.tzinfo is None:
-            msgspec.structs.force_setattr(self, "time", self.time.replace(tzinfo=UTC))
+        if self.time.tzinfo is not UTC:
+            known = self.time if self.time.tzinfo else self.time.replace(tzinfo=UTC)
+            msgspec.structs.force_setattr(self, "time", known.astimezone(UTC))
 
     def caused_by(self, cause: "Message | None") -> Self:
         """Return this message as part of the conversation of `cause`; a stamped one stays."""

@@ -10,7 +10,7 @@ import typer
 
 from .bootstrap import App, bootstrap
 from .console import Console
-from .errors import OrdersError
+from .errors import NotStored, OrdersError, StoreUnavailable
 from .message import now
 from .settings import Settings
 from .text import shorten
@@ -18,6 +18,9 @@ from .times import parse_time
 
 # All that is left of an item in a completion: shells evaluate what they are given as help.
 _HARMLESS = re.compile(r"[^\w ,.-]")
+
+
+FEW = 10  # notices that are printed when they come late
 
 
 @contextmanager
@@ -31,20 +34,26 @@ def open_store(context: typer.Context, *, recover: bool = True) -> Iterator[tupl
         on_warning=console.warn,
     ) as store:
         if recover:
-            console.notices_to, own = "stderr", console.notices_to
-            if late := store.deliveries.recover():
-                console.say(
-                    f"Delivered late: {late}, owed by a process that ended before its time."
-                )
-            console.notices_to = own
+            _recover(console, store)
         yield console, store
+
+
+def _recover(console: Console, store: App) -> None:
+    is_import = len(store.log.pending()) > FEW  # whose notices are not printed one by one
+    console.notices_to, own = "nowhere" if is_import else "stderr", console.notices_to
+    try:
+        if late := store.deliveries.recover():
+            console.say(f"Delivered late: {late}, owed by a process that died; see orders log.")
+    except (StoreUnavailable, NotStored) as error:  # to read, no disk needs to be writable
+        console.warn(f"what a process owed was not delivered: {error}")
+    finally:
+        console.notices_to = own
 
 
 def complete_order(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """Return the orders whose id begins with what is typed, and what is in them."""
-    data = context.find_root().params.get("data") or Settings.from_environment().data
     try:
-        with bootstrap(data) as store:
+        with bootstrap(context.find_root().params.get("data")) as store:
             return [
                 (order.id, _HARMLESS.sub(" ", shorten(", ".join(order.items))))
                 for order in store.orders.list()

@@ -57,7 +57,7 @@ def order_table(orders: Sequence[OrderState]) -> RenderableType:
 
 
 def order_page(order: OrderState, history: Sequence[Sequence[str]]) -> RenderableType:
-    """Draw one order with its history: rows of time, event, detail."""
+    """Draw one order with its history: rows of ISO time, event, detail."""
     facts = Table.grid(padding=(0, 2))
     facts.add_row(Text("ID", "dim"), _text(order.id, "cyan"))
     facts.add_row(Text("Status", "dim"), _text(order.status, STATUS_STYLES.get(order.status, "")))
@@ -65,16 +65,14 @@ def order_page(order: OrderState, history: Sequence[Sequence[str]]) -> Renderabl
     facts.add_row(Text("Placed", "dim"), _text(_local(order.placed_at)))
     for number, item in enumerate(order.items):
         facts.add_row(Text("" if number else "Items", "dim"), _text(item))
-    events = rows_table(("Time", "Event", "Detail"), history)
+    local = [(_local(datetime.fromisoformat(time)), *rest) for time, *rest in history]
+    events = rows_table(("Time", "Event", "Detail"), local)
     return Group(Panel(facts, title="Order", title_align="left", expand=False), events)
 
 
-def rows_table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None
-) -> RenderableType:
+def rows_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
     """Draw rows of text under a header."""
     table = _table(*columns)
-    table.title = None if title is None else _text(title, "bold")
     for row in rows:
         table.add_row(*map(_text, row))
     return table

@@ -6,46 +6,36 @@ back. So a state file may be old, gone or damaged without any order being lost.
 """
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
-from functools import reduce
-from operator import and_
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
-from tinydb import TinyDB, where
+from tinydb import TinyDB
 
-from .disk import Disk
+from .disk import Disk, aside
 from .domain import CHANGES, Order, OrderState, evolve
 from .errors import AmbiguousOrder, LogDamaged, OrderNotFound, StoreError
 from .event_log import EventLog
 from .events import OrderCreated, OrderEvent
-from .ledger import Position
+from .filters import EVERY_ORDER, Filter, query
+from .ledger import START, Position
 from .line import checksum
-from .message import now
 from .storage import FORMAT, Head, Loaded, StateStorage, Tables
 
 SMALL = 1 << 20  # bytes; below, every command brings the state file up to date
 
 
-class Filter(NamedTuple):
-    """Which orders to list; None lets every order through."""
-
-    status: str | None = None
-    item: str | None = None  # part of an item's name, in any case
-    customer: str | None = None  # part of the customer's name, in any case
-    since: datetime | None = None  # placed at or after
-    until: datetime | None = None  # placed before
-
-
-EVERY_ORDER = Filter()
-
-
 class OrderRepository(Protocol):
     """Looks orders up. What it returns is the caller's own: changing it changes nothing here."""
 
+    def verify(self) -> None:
+        """Raise StoreError if what is stored is not of the log that is to be added to."""
+
     def get(self, order_id: str) -> Order:
         """Return the order with this id; raise OrderNotFound."""
+
+    def find(self, order_id: str) -> OrderState | None:
+        """Return the order with this id, or None."""
 
     def resolve(self, prefix: str) -> str:
         """Return the id that begins with `prefix`; raise OrderNotFound or AmbiguousOrder."""
@@ -142,7 +132,10 @@ class TinyDBOrderRepository:
         """Return the id of the order placed with this key; an order's id is a key of it too."""
         with self._lock:
             self.refresh()
-            return self._keys.get(key) or (key if key in self._numbers else None)
+            order_id = self._keys.get(key) or (key if key in self._numbers else None)
+            if order_id is not None:  # who gets this answer takes the order for stored
+                self._log.make_durable(self.position)
+            return order_id
 
     def version(self, order_id: str) -> int:
         """Return the order's stored version; 0 where there is no such order."""
@@ -156,7 +149,7 @@ class TinyDBOrderRepository:
             if wanted == EVERY_ORDER:
                 newest = [*self._numbers][::-1][:limit]
                 return [state for order_id in newest if (state := self._state(order_id))]
-            found = self._orders.search(_query(wanted))
+            found = self._orders.search(query(wanted))
         return [msgspec.convert(document, OrderState) for document in found[::-1][:limit]]
 
     def count(self, wanted: Filter = EVERY_ORDER) -> int:
@@ -165,7 +158,7 @@ class TinyDBOrderRepository:
             self.refresh()
             if wanted == EVERY_ORDER:
                 return len(self._numbers)
-            return self._orders.count(_query(wanted))
+            return self._orders.count(query(wanted))
 
     def key_of(self, order_id: str) -> str:
         """Return the key that the order was placed with, or else its id."""
@@ -174,21 +167,26 @@ class TinyDBOrderRepository:
             document = self._storage.tables["keys"].get(str(self._numbers[order_id]))
         return document["key"] if document else order_id
 
-    def refresh(self) -> None:
-        """Fold in what has been appended to the log."""
+    def refresh(self, until: int | None = None) -> None:
+        """Fold in what has been appended to the log, up to a byte of it if that is given."""
         with self._lock:
             if self._position is None:
                 self._position = self._load()
-            for entry in self._log.read(self._position):
+            for entry in self._log.read(self._position, until=until):
                 for message in entry.line.messages:
                     if isinstance(message, CHANGES):
                         self._fold(message, entry.line.seq)
                 self._position, self._line = entry.end, checksum(entry.raw)
 
-    def tables(self) -> Tables:
-        """Return the tables of orders and keys, current; to be looked at only."""
+    @property
+    def position(self) -> Position:
+        """Up to where the log is folded in."""
+        return self._position or START
+
+    def tables(self, until: int | None = None) -> Tables:
+        """Return the tables of orders and keys, to be looked at only; see `refresh`."""
         with self._lock:
-            self.refresh()
+            self.refresh(until)
             return {name: self._storage.tables[name] for name in ("orders", "keys")}
 
     def verify(self) -> None:
@@ -217,7 +215,7 @@ class TinyDBOrderRepository:
         with self._lock, self._log.writing():
             self._log.sync()  # the state must not know what a power cut could take from the log
             self.refresh()
-            position = self._position or Position()
+            position = self._position or START
             self._look_again()
             if self._head and self._head.seq == position.seq and not self.damage:
                 return False
@@ -265,7 +263,7 @@ class TinyDBOrderRepository:
         keys = self._storage.tables["keys"].values()
         self._keys = {document["key"]: document["order_id"] for document in keys}
         self._verified = True
-        return Position(head.offset, head.seq) if head else Position()
+        return Position(head.offset, head.seq) if head else START
 
     def _is_made_of_this_log(self, head: Head) -> bool:
         return head.format == FORMAT and self._log.ends_at(
@@ -292,31 +290,6 @@ class TinyDBOrderRepository:
     def _set_aside(self, damage: str) -> None:
         if not self._storage.size():
             return
-        kept = self.path.with_name(f"{self.path.name}.{now():%Y%m%dT%H%M%S.%f}")
+        kept = aside(self.path)
         self._disk.replace_atomically(kept, self.path.read_bytes())
         self._warn(f"{self.path} {damage}: it is kept as {kept.name} and made anew from the log")
-
-
-def _query(wanted: Filter) -> Any:
-    """Return the filter as a TinyDB query."""
-    status, item, customer, since, until = wanted
-    queries: list[Any] = []
-    if status is not None:
-        queries.append(where("status") == status)
-    if item is not None:
-        queries.append(where("items").test(lambda names: any(_within(item, n) for n in names)))
-    if customer is not None:
-        queries.append(where("customer").test(lambda name: _within(customer, name or "")))
-    if since is not None:
-        queries.append(where("placed_at").test(lambda time: _time(time) >= since))
-    if until is not None:
-        queries.append(where("placed_at").test(lambda time: _time(time) < until))
-    return reduce(and_, queries)
-
-
-def _within(part: str, text: Any) -> bool:
-    return part.casefold() in text.casefold()
-
-
-def _time(text: Any) -> datetime:
-    return datetime.fromisoformat(text)

@@ -21,7 +21,7 @@ def parse_time(text: str, now: datetime) -> datetime:
         return datetime.fromisoformat(text.strip()).astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError(
-            f"{text!r} is no time: write 2026-11-21, 2026-11-21T09:30, or an age like 10m or 3d"
+            f"{text!r} is not a time: write 2026-11-21, 2026-11-21T09:30, or an age like 10m or 3d"
         ) from None
 
 

@@ -18,13 +18,13 @@ from types import TracebackType
 from typing import Self
 
 from .bus import MessageBus
-from .domain import CHANGES, Order, OrderState, created, evolve, moment
-from .errors import Conflict, KeyTaken, OrdersError, WrongPayload
+from .domain import CHANGES, Order, OrderState, evolve, moment, valid_items, valid_text
+from .errors import Conflict, InvalidOrder, KeyTaken, OrdersError, WrongPayload
 from .event_log import EventLog
 from .events import Added, Committed, OrderCreated, RolledBack, UnitEvent
 from .ledger import Delivery
 from .message import Command, Event, Message
-from .repository import TinyDBOrderRepository
+from .repository import OrderRepository
 
 
 class _Unit:
@@ -99,7 +99,7 @@ class UnitOfWork:
     def __init__(
         self,
         log: EventLog,
-        repository: TinyDBOrderRepository,
+        repository: OrderRepository,
         bus: MessageBus,
         owner: Callable[[], str],
         warn: Callable[[str], None],
@@ -190,8 +190,8 @@ class UnitOfWork:
         ]
         owner = self._owner() if owed else None
         with self._log.writing():
-            self._check_versions(unit)
-            self._check_emitted(unit)
+            keys = self._check_versions(unit)
+            self._check_emitted(unit, keys)
             for check in unit.checks:
                 check()
             self._log.append(stored, [*unit.deliveries, *owed], owner=owner, sync=bool(lasting))
@@ -202,7 +202,7 @@ class UnitOfWork:
         }
         return events
 
-    def _check_versions(self, unit: _Unit) -> None:
+    def _check_versions(self, unit: _Unit) -> dict[str, str]:
         """Refuse changes of an order that somebody else changed first, and keys used before."""
         keys: dict[str, str] = {}
         for order in unit.orders.values():
@@ -211,11 +211,15 @@ class UnitOfWork:
                     actual = self._repository.version(order.id)
                     raise Conflict(order.id, order.stored_version, actual)
             elif (key := order.key) is not None:  # a new order's id is random; its key is not
-                first = keys.setdefault(key, self._repository.with_key(key) or order.id)
-                if first != order.id:
-                    raise KeyTaken(key, first)
+                self._take_key(keys, key, order.id)
+        return keys
 
-    def _check_emitted(self, unit: _Unit) -> None:
+    def _take_key(self, keys: dict[str, str], key: str, order_id: str) -> None:
+        first = keys.setdefault(key, self._repository.with_key(key) or order_id)
+        if first != order_id:
+            raise KeyTaken(key, first)
+
+    def _check_emitted(self, unit: _Unit, keys: dict[str, str]) -> None:
         """Refuse an order's event that was emitted by hand and does not follow its history."""
         own = {event.id for order in unit.orders.values() for event in order.pending}
         states: dict[str, OrderState | None] = {}
@@ -227,9 +231,14 @@ class UnitOfWork:
                 raise WrongPayload(f"order {order_id} is in this unit: change it, do not emit")
             state = states.get(order_id) or self._repository.find(order_id)
             if isinstance(event, OrderCreated):
-                created(order_id, event.items, event.customer, event.key)
-                if event.key is not None and (first := self._repository.with_key(event.key)):
-                    raise KeyTaken(event.key, first)
+                valid_text("order id", order_id)
+                if event.items != valid_items(event.items):
+                    raise InvalidOrder("the items of an emitted OrderCreated must be trimmed")
+                for what, text in (("customer", event.customer), ("key", event.key)):
+                    if text is not None:
+                        valid_text(what, text)
+                if event.key is not None:
+                    self._take_key(keys, event.key, order_id)
             try:
                 states[order_id] = evolve(state, event)
             except ValueError as error:
@@ -269,7 +278,7 @@ class UnitOrders:
     def __init__(
         self,
         unit: Callable[[], _Unit],
-        repository: TinyDBOrderRepository,
+        repository: OrderRepository,
         announce: Callable[[type[UnitEvent], dict[str, Order]], None],
     ) -> None:
         self._unit = unit

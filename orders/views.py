@@ -110,13 +110,13 @@ def wiring(bus: MessageBus) -> list[Row]:
             str(message.topic),
             message.__name__,
             "command" if issubclass(message, Command) else "event",
-            ", ".join(map(place, functions)) or "nobody",
+            ", ".join(map(source_of, functions)) or "nobody",
         )
         for message, functions in sorted(bus.wiring(), key=lambda row: issubclass(row[0], Event))
     ]
 
 
-def place(function: Callable[..., Any]) -> str:
+def source_of(function: Callable[..., Any]) -> str:
     """Return a function's name with the file and line where it begins."""
     plain = inspect.unwrap(function)
     code = getattr(plain, "__code__", None)

@@ -14,7 +14,7 @@ import pytest
 
 from orders import bootstrap
 from orders.disk import Disk, FileLock, reason, require_regular
-from orders.errors import ForeignFile, NotStored, StoreBusy, StoreError, StoreUnavailable
+from orders.errors import ForeignFile, NotWritten, StoreBusy, StoreError, StoreUnavailable
 
 STEPS = ["open", "write", "sync", "replace", "sync_directory"]
 
@@ -163,7 +163,7 @@ def test_a_refused_step_leaves_a_whole_file_and_nothing_beside_it(tmp_path, call
     file = tmp_path / "file"
     file.write_bytes(b"old")
     error = OSError(errno.EIO, os.strerror(errno.EIO))
-    with pytest.raises(NotStored, match=r"file: input/output error; nothing was stored"):
+    with pytest.raises(NotWritten, match=r"file: input/output error; the file is as it was"):
         FailingDisk(call, error).replace_atomically(file, b"new")
     has_its_name = call == "sync_directory"  # only that it lasts is not known
     assert file.read_bytes() == (b"new" if has_its_name else b"old")
@@ -182,7 +182,7 @@ def test_an_interrupted_step_leaves_nothing_beside_the_file(tmp_path, call):
 def test_a_disk_that_fills_up_half_way_leaves_the_old_file(tmp_path):
     file = tmp_path / "file"
     file.write_bytes(b"old")
-    with pytest.raises(NotStored, match="no space left on device"):
+    with pytest.raises(NotWritten, match="no space left on device"):
         HalvingDisk().replace_atomically(file, b"new and longer")
     assert file.read_bytes() == b"old"
     assert names(tmp_path) == ["file"]

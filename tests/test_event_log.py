@@ -649,7 +649,7 @@ def test_a_writer_refuses_a_log_whose_last_line_is_damaged(open_log, path, small
     path.write_bytes(small.replace(b'"order_id":"4"', b'"order_id":"5"'))
     before = snapshot(path)
     for use in (newcomer, EventLog.pending):
-        with pytest.raises(LogDamaged, match=r"events.jsonl:5: the checksum does not fit"):
+        with pytest.raises(LogDamaged, match=r"events.jsonl:5: the checksum does not match"):
             use(open_log())
     assert snapshot(path) == before
 

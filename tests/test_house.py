@@ -27,6 +27,7 @@ HOUSE = {
     "ledger": "",
     "message": "errors",
     "settings": "errors",
+    "filters": "",
     "commands": "message settings",
     "events": "message settings",
     "domain": "events errors message text",
@@ -36,7 +37,7 @@ HOUSE = {
     "leases": "disk errors message",
     "log_reader": "disk errors ledger line message",
     "event_log": "disk errors ledger line log_reader message",
-    "repository": "disk domain errors event_log events ledger line message storage",
+    "repository": "disk domain errors event_log events filters ledger line storage",
     "bus": "message errors",
     "unit_of_work": "bus domain errors event_log events ledger message repository",
     "delivery": "bus errors event_log leases ledger message text unit_of_work",
@@ -49,7 +50,7 @@ HOUSE = {
     ),
     "orders": "bootstrap bus commands domain errors events message notifier settings",
     "exchange": "bootstrap commands domain errors unit_of_work",
-    "doctor": "bootstrap errors ledger message repository",
+    "doctor": "bootstrap disk errors ledger repository",
     "views": "bus domain event_log events ledger line message times",
     "render": "domain notifier text",
     "console": "bus delivery disk domain errors message notifier render text views",
@@ -57,8 +58,8 @@ HOUSE = {
     "demos": "bootstrap bus console errors events ledger message notifier orders views",
     "upkeep": "doctor errors exchange parameters views",
     "cli": (
-        "commands console demos disk domain exchange orders parameters render repository upkeep"
-        " views"
+        "commands console demos disk domain errors exchange filters orders parameters render"
+        " upkeep views"
     ),
     "__main__": "cli",
 }
@@ -72,6 +73,7 @@ IMPORTERS = {
     "tinydb": {
         "repository.py",
         "storage.py",
+        "filters.py",
         "demos/article_wiring.py",
         "demos/crash.py",
         "demos/race.py",

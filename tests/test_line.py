@@ -146,7 +146,7 @@ def test_the_beginning_of_another_line_number_is_not_torn():
 )
 def test_a_foreign_text_is_neither_torn_nor_a_line(foreign):
     assert not is_torn(foreign, 7)
-    with pytest.raises(ValueError, match=r"this is no line of a log|the checksum does not fit"):
+    with pytest.raises(ValueError, match=r"this is no line of a log|the checksum does not match"):
         decode(foreign)
 
 

@@ -32,8 +32,8 @@ from orders.errors import (
     OrderNotFound,
     StoreError,
 )
+from orders.filters import Filter
 from orders.line import FORMAT, Line, decode, encode
-from orders.repository import Filter
 from orders.storage import StateStorage
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -592,7 +592,7 @@ def test_a_damaged_log_is_reported_by_line_and_nothing_is_written(store, open_ap
     before = snapshots(data)
     with open_app() as app:
         for use in (app.orders.list, app.orders.checkpoint):
-            with pytest.raises(LogDamaged, match=r"events.jsonl:3: the checksum does not fit"):
+            with pytest.raises(LogDamaged, match=r"events.jsonl:3: the checksum does not match"):
                 use()
     assert snapshots(data) == before
 

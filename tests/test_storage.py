@@ -9,7 +9,7 @@ import pytest
 from tinydb import TinyDB, where
 
 from orders.disk import Disk
-from orders.errors import ForeignFile, NotStored, StoreError
+from orders.errors import ForeignFile, NotWritten, StoreError
 from orders.storage import FORMAT, HEAD_SIZE, Head, StateStorage
 
 HEAD = Head(FORMAT, 7, 3301, "1c291ca3", "")
@@ -215,7 +215,7 @@ def test_a_disk_that_refuses_leaves_the_old_file_and_the_old_tables(kept, storag
             raise OSError(28, "No space left on device")
 
     storage = StateStorage(path, FullDisk())
-    with pytest.raises(NotStored, match="no space left on device"):
+    with pytest.raises(NotWritten, match="no space left on device"):
         write(storage)
     assert path.read_bytes() == kept
     assert storage.read() == {}

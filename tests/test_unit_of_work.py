@@ -35,8 +35,8 @@ from orders.errors import (
     WrongPayload,
 )
 from orders.events import Added, Committed, RolledBack, UnitEvent
+from orders.filters import Filter
 from orders.message import UnknownMessage, name_of
-from orders.repository import Filter
 
 
 class CrateFilled(Event, frozen=True):
