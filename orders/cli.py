@@ -55,8 +55,6 @@ def root(
     ] = False,
 ) -> None:
     """Open the store at DIR, or show the help where no command is given."""
-    if data == Path():
-        raise typer.BadParameter("--data must name a directory", context)
     if context.invoked_subcommand is None:  # no_args_is_help would exit with 2
         print(context.get_help())
     context.meta["data"] = data
