@@ -187,6 +187,20 @@ class Order:
         return f"Order({self._state})"
 
 
+def check_created(event: OrderCreated) -> None:
+    """Hold an event that no order has raised to the rules of `Order.place`.
+
+    Raises:
+        InvalidOrder: it breaks one of them.
+    """
+    valid_text("order id", event.order_id)
+    if event.items != valid_items(event.items):
+        raise InvalidOrder("the items of an OrderCreated must be trimmed")
+    for what, text in (("customer", event.customer), ("key", event.key)):
+        if text is not None:
+            valid_text(what, text)
+
+
 def valid_items(items: Iterable[str]) -> tuple[str, ...]:
     """Return the items trimmed, as a tuple.
 

@@ -208,7 +208,7 @@ class TinyDBOrderRepository:
         """Write the state file if the log has gone on since; return whether that was so.
 
         Raises:
-            NotStored: the disk refuses; the file is as it was, and no order is lost.
+            NotStored, NotWritten: the disk refuses; the file is as it was, no order is lost.
         """
         if not self._distrust:
             self.verify()

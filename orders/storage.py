@@ -85,7 +85,7 @@ class StateStorage(Storage):
         """Replace the file by `data`, whose first table is the head without its checksum.
 
         Raises:
-            NotStored: the disk refuses; the file is as it was.
+            NotWritten: the disk refuses; the file is as it was.
         """
         head = Head(**data["log"]["1"])
         rest = {name: table for name, table in data.items() if name != "log"}

@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import Self
 
 from .bus import MessageBus
-from .domain import CHANGES, Order, OrderState, evolve, moment, valid_items, valid_text
-from .errors import Conflict, InvalidOrder, KeyTaken, OrdersError, WrongPayload
+from .domain import CHANGES, Order, OrderState, check_created, evolve, moment
+from .errors import Conflict, KeyTaken, OrdersError, WrongPayload
 from .event_log import EventLog
 from .events import Added, Committed, OrderCreated, RolledBack, UnitEvent
 from .ledger import Delivery
@@ -231,12 +231,7 @@ class UnitOfWork:
                 raise WrongPayload(f"order {order_id} is in this unit: change it, do not emit")
             state = states.get(order_id) or self._repository.find(order_id)
             if isinstance(event, OrderCreated):
-                valid_text("order id", order_id)
-                if event.items != valid_items(event.items):
-                    raise InvalidOrder("the items of an emitted OrderCreated must be trimmed")
-                for what, text in (("customer", event.customer), ("key", event.key)):
-                    if text is not None:
-                        valid_text(what, text)
+                check_created(event)
                 if event.key is not None:
                     self._take_key(keys, event.key, order_id)
             try:
