@@ -82,6 +82,11 @@ class App:
         try:
             if self.log.appended:
                 self.orders.checkpoint_if_due()
+            elif self.orders.damage:
+                self.warn(
+                    f"{self.orders.path} {self.orders.damage}; the log was used instead, and the"
+                    " next command that writes makes the file anew"
+                )
         except OrdersError as error:  # every order is safe in the log
             self.warn(f"{error}; the orders themselves are safe in the log")
         finally:

@@ -245,18 +245,16 @@ class TinyDBOrderRepository:
     def _load(self) -> Position:
         """Take over the state file as far as it can be trusted."""
         loaded = Loaded(None, {}, self._distrust) if self._distrust else self._storage.load()
-        head, tables, self.damage = loaded
-        if self.damage and not self._log.end():
-            raise StoreError(
-                f"{self.path} {self.damage}, and there is no event log to mend it from"
-            )
+        head, tables, damage = loaded
+        if damage and not self._log.end():
+            raise StoreError(f"{self.path} {damage}, and there is no event log to mend it from")
         if head is not None and not self._is_made_of_this_log(head):
             raise StoreError(
                 f"{self.path} was made of {head.seq} lines of a log that {self._log.path} is not"
                 " (or no longer); restore that file from a backup, or move the state file away"
                 " to go on with the log as it is"
             )
-        self._head, self._line = head, head.line if head else ""
+        self._head, self._line, self.damage = head, head.line if head else "", damage
         self._storage.tables = {"log": {}, "orders": {}, "keys": {}, **tables}
         documents = self._storage.tables["orders"]
         self._numbers = {document["id"]: int(number) for number, document in documents.items()}

@@ -253,7 +253,8 @@ def test_a_state_cut_anywhere_is_seen_through_kept_aside_and_made_anew(
         with open_app() as app:
             assert app.orders.checkpoint()
         assert state.read_bytes() == kept
-        assert len(kept_aside(state)) == len(warnings) == number
+        assert len(kept_aside(state)) == number
+        assert ["the log was used instead" in text for text in warnings] == [True, False] * number
         assert kept_aside(state)[-1].read_bytes() == kept[:cut]
 
 
@@ -342,7 +343,7 @@ def test_reading_a_damaged_state_gives_the_right_answers_and_touches_nothing(
         assert app.orders.list(Filter(status="shipped")) == [store[-1]]
         assert app.orders.with_key("key 1") == store[5].id
     assert snapshots(data) == before
-    assert warnings == []
+    assert ["the log was used instead" in text for text in warnings] == [True]
 
 
 def test_a_writer_keeps_a_damaged_state_aside_and_makes_it_anew(
@@ -417,7 +418,8 @@ def test_a_state_changed_by_stock_tinydb_gives_way_to_the_log(store, open_app, s
     assert listed(open_app) == store
     with open_app() as app:
         place(app)
-    assert len(kept_aside(state)) == len(warnings) == 1
+    assert len(kept_aside(state)) == 1
+    assert ["the log was used instead" in text for text in warnings] == [True, False]
     assert listed(open_app)[1:] == store
 
 
