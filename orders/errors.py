@@ -8,6 +8,7 @@
       Conflict           somebody else changed the order first; KeyTaken: the key is used up
       ImportRefused      the file has bad lines
       Interrupted        somebody pressed Ctrl-C
+      FollowerError      a follower of the log has stopped
       StoreError         the store cannot be used: StoreBusy, LogDamaged, ForeignFile, ...
 
 An error may carry text that a user typed: whoever prints it makes it safe first.
@@ -46,6 +47,17 @@ class UnknownTopic(WiringError):
 
 class WrongPayload(WiringError):
     """What was sent is not the message that belongs there."""
+
+
+class EndlessLoop(WiringError):
+    """Messages cause each other in a circle."""
+
+    def __init__(self, message: type, cause: type, hops: int) -> None:
+        self.message, self.cause, self.hops = message, cause, hops
+        super().__init__(
+            f"{message.__name__}, caused by {cause.__name__}, is the end of a chain of {hops}"
+            " events that cause each other; break the circle"
+        )
 
 
 class NoHandler(WiringError):
@@ -154,6 +166,18 @@ class ImportRefused(OrdersError):
 
 class Interrupted(OrdersError):
     """Somebody pressed Ctrl-C; the message says what was done by then."""
+
+
+class FollowerError(OrdersError):
+    """A follower of the log has stopped; the others go on."""
+
+    def __init__(self, follower: str, stage: str, event: object, error: BaseException) -> None:
+        self.follower, self.stage, self.event, self.error = follower, stage, event, error
+        at = f" {type(event).__name__} {getattr(event, 'id', '')}" if event is not None else ""
+        super().__init__(
+            f"follower {follower} failed {stage}{at}: {type(error).__name__}: {error}; mend the"
+            " cause and start it again, it resumes there"
+        )
 
 
 class StoreError(OrdersError):

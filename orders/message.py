@@ -7,6 +7,15 @@ fills these in. As JSON, the shape that the event log stores:
 
     {"type": "OrderCreated", "id": "...", "correlation_id": "...", "causation_id": "...",
      "time": "2026-11-21T09:30:00.123456Z", ...the fields of the class...}
+
+`hops`, left out where it is 0, counts the events on the chain of causes.
+
+When a class changes so that its stored messages no longer fit, it says so in its tag, and how
+to read the older ones:
+
+    class OrderCreated(OrderEvent, frozen=True, kw_only=True, tag="OrderCreated@2"):
+        @classmethod
+        def upcast(cls, fields, revision): ...
 """
 
 import re
@@ -16,7 +25,9 @@ from uuid import uuid4
 
 import msgspec
 
-from .errors import DuplicateMessage, WiringError
+from .errors import DuplicateMessage, EndlessLoop, WiringError
+
+MAX_HOPS = 100  # events that cause each other, before it is a circle
 
 _TOPIC = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -49,6 +60,7 @@ class Message(
     id: str = msgspec.field(default_factory=new_id)
     correlation_id: str = ""
     causation_id: str | None = None
+    hops: int = 0
     time: datetime = msgspec.field(default_factory=now)
 
     def __init_subclass__(cls, **config: Any) -> None:
@@ -76,14 +88,34 @@ class Message(
             msgspec.structs.force_setattr(self, "time", known.astimezone(UTC))
 
     def caused_by(self, cause: "Message | None") -> Self:
-        """Return this message as part of the conversation of `cause`; a stamped one stays."""
+        """Return this message as part of the conversation of `cause`; a stamped one stays.
+
+        Raises:
+            EndlessLoop: a hundred events have caused each other.
+        """
         if self.correlation_id:
             return self
         if cause is None:
             return msgspec.structs.replace(self, correlation_id=self.id)
+        hops = cause.hops + isinstance(cause, Event)
+        if hops > MAX_HOPS:
+            raise EndlessLoop(type(self), type(cause), cause.hops)
         return msgspec.structs.replace(
-            self, correlation_id=cause.correlation_id, causation_id=cause.id
+            self, correlation_id=cause.correlation_id, causation_id=cause.id, hops=hops
         )
+
+    @classmethod
+    def upcast(cls, fields: dict[str, Any], revision: int) -> dict[str, Any]:  # noqa: ARG003 - for those who override it
+        """Return the fields of a message stored by an older `revision` as this one has them.
+
+        Args:
+            fields: decoded from JSON; times and ids are text.
+            revision: the number after the `@` of the tag that it was stored under; else 1.
+
+        Raises:
+            ValueError: there is no way.
+        """
+        raise ValueError(f"{cls.__name__} does not say how to read its revision {revision}")
 
 
 class Command(Message, frozen=True, kw_only=True):
@@ -119,13 +151,24 @@ def decode_message(data: bytes) -> Message:
         ValueError: the JSON is no message, or not one that its class can read.
     """
     fields = msgspec.json.decode(data, type=dict[str, Any])
-    name = fields.pop("type", None)
-    if (kind := _by_name.get(str(name))) is not None and kind.topic is not None:
-        return msgspec.json.decode(data, type=kind)
+    tag = fields.pop("type", None)
+    name, revision = _parse_tag(tag)
+    if (kind := _by_name.get(name)) is not None and kind.topic is not None:
+        current = kind.__struct_config__.tag
+        if tag == current:
+            return msgspec.json.decode(data, type=kind)
+        if revision < _parse_tag(current)[1]:
+            return msgspec.convert({**kind.upcast(fields, revision), "type": current}, kind)
     own = {key: fields.pop(key) for key in Message.__struct_fields__ if key in fields}
     return msgspec.convert(
-        {**own, "type": "UnknownMessage", "name": name, "fields": fields}, UnknownMessage
+        {**own, "type": "UnknownMessage", "name": tag, "fields": fields}, UnknownMessage
     )
+
+
+def _parse_tag(tag: Any) -> tuple[str, int]:
+    """Return name and revision of a tag: ``OrderCreated`` is revision 1 of that class."""
+    name, _, revision = str(tag).partition("@")
+    return name, int(revision) if revision.isdecimal() else 1
 
 
 def message_classes() -> dict[str, type[Message]]:

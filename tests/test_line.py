@@ -34,6 +34,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]))
 times = st.datetimes(timezones=st.just(UTC))
 values = {
     str: texts,
+    int: st.integers(-(2**63), 2**63 - 1),
     str | None: st.none() | texts,
     tuple[str, ...]: st.lists(texts).map(tuple),
     datetime: times,
