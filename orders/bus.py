@@ -9,11 +9,10 @@ listener of each topic, keeps handlers strongly, and isolates subscribers from e
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from fnmatch import fnmatchcase
 from functools import partial
 from inspect import Parameter, signature
 from threading import Lock, local
-from typing import Any, NamedTuple
+from typing import Any
 
 from pubsub.core import AUTO_TOPIC, Publisher  # noqa: TID251 - this is bus.py
 
@@ -21,32 +20,22 @@ from .errors import (
     DuplicateHandler,
     DuplicateSubscriber,
     NoHandler,
-    UnknownTopic,
     UnsuppliedParameter,
     WiringError,
     WrongPayload,
 )
 from .message import Command, Event, Message, message_classes
-
-Handler = Callable[..., Any]
+from .subscriptions import (
+    Handler,
+    Subscriber,
+    Subscription,
+    Target,
+    check_target,
+    log_failure,
+    matches,
+)
 
 STRANGE = (Exception, SystemExit)  # what a subscriber may raise and the others survive
-
-
-class Subscriber(NamedTuple):
-    """One handler of events; its name is stable, for its deliveries are recorded under it."""
-
-    name: str
-    function: Handler
-    run: Callable[[Event], object]  # the function with its dependencies
-
-
-class Subscription(NamedTuple):
-    """What a subscriber asked to hear: an event class, a topic or a glob of topics."""
-
-    target: type[Event] | str
-    subscriber: Subscriber
-    priority: int
 
 
 class _Thread(local):
@@ -57,15 +46,6 @@ class _Thread(local):
         self.results: list[Any] = []
         self.waiting: deque[Event] = deque()
         self.publishing = False
-
-
-def log_failure(subscriber: Subscriber, event: Event, error: BaseException) -> None:
-    """Report a subscriber's failure through `logging`, which prints it unless told otherwise."""
-    import logging  # noqa: PLC0415 - 5 ms that only a failure has to pay
-
-    logging.getLogger(__name__).warning(
-        "%s failed on %s %s: %r", subscriber.name, type(event).__name__, event.id, error
-    )
 
 
 class MessageBus:
@@ -116,7 +96,7 @@ class MessageBus:
 
     def subscribe(
         self,
-        target: type[Event] | str,
+        target: Target,
         handler: Handler,
         *,
         priority: int = 0,
@@ -129,15 +109,11 @@ class MessageBus:
 
         Raises:
             UnknownTopic: no event has this topic, or none that the glob matches.
+            WrongPayload: `target` is neither a topic nor a class of events.
             DuplicateSubscriber: another handler goes by this name.
             UnsuppliedParameter: the handler asks for something that nothing supplies.
         """
-        if isinstance(target, str):
-            topics = [topic for topic, kind in message_classes().items() if issubclass(kind, Event)]
-            if not any(fnmatchcase(topic, target) for topic in topics):
-                raise UnknownTopic(target, topics)
-        elif not (isinstance(target, type) and issubclass(target, Event)):
-            raise WrongPayload(f"{target!r} is no event; only events are subscribed to")
+        check_target(target)
         subscriber = self._subscriber(handler, name)
         self._subscriptions.append(Subscription(target, subscriber, priority))
         self._heard.clear()
@@ -183,6 +159,11 @@ class MessageBus:
             thread.waiting.clear()  # not empty only if interrupted; what was stored is owed still
 
     @property
+    def is_publishing(self) -> bool:
+        """Whether this thread is in the middle of telling subscribers."""
+        return self._thread.publishing
+
+    @property
     def handling(self) -> Message | None:
         """The message that this thread is handling, or None."""
         return self._thread.handling[-1] if self._thread.handling else None
@@ -196,7 +177,7 @@ class MessageBus:
         if (heard := self._heard.get(event)) is not None:
             return heard
         with self._lock:  # pypubsub's making of topics is not for several threads
-            matching = [s for s in self._subscriptions if _matches(s.target, event)]
+            matching = [s for s in self._subscriptions if matches(s.target, event)]
             matching.sort(key=lambda subscription: subscription.priority)
             once: dict[str, Subscriber] = {}
             for subscription in matching:
@@ -215,6 +196,10 @@ class MessageBus:
             else (kind, [self._handlers[kind][0]] if kind in self._handlers else [])
             for kind in message_classes().values()
         ]
+
+    def handler(self, command: type[Command]) -> Handler | None:
+        """Return the command's handler, or None."""
+        return self._handlers[command][0] if command in self._handlers else None
 
     def subscriber(self, name: str) -> Subscriber | None:
         """Return the subscriber of this name, or None."""
@@ -308,12 +293,6 @@ def _payload(message: Message) -> None:
 def _check_topic(message: object, topic: Any) -> None:
     if getattr(message, "topic", None) != topic.getName():
         raise WrongPayload(f"{type(message).__name__} does not belong on {topic.getName()!r}")
-
-
-def _matches(target: type[Event] | str, event: type[Event]) -> bool:
-    if isinstance(target, str):
-        return event.topic is not None and fnmatchcase(event.topic, target)
-    return issubclass(event, target)
 
 
 def _name(handler: Handler) -> str:

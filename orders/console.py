@@ -17,13 +17,13 @@ import msgspec
 import typer
 
 from . import views
-from .bus import Subscriber
 from .delivery import describe
 from .disk import reason
 from .domain import OrderState
 from .errors import ImportRefused, Interrupted, OrdersError, StoreError
 from .message import Event, name_of
 from .notifier import ConsoleNotifier, Notice
+from .subscriptions import Subscriber
 from .text import safe, safe_json, shorten
 
 

@@ -15,10 +15,10 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from .bus import Subscriber
 from .disk import Disk
 from .errors import OrdersError
 from .message import Event
+from .subscriptions import Subscriber
 
 POINTS = (
     "before-append",  # the log: nothing of the line is written

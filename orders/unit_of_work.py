@@ -18,67 +18,21 @@ from types import TracebackType
 from typing import Self
 
 from .bus import MessageBus
-from .domain import CHANGES, Order, OrderState, check_created, evolve, moment
+from .domain import CHANGES, Order, OrderState, check_created, evolve
 from .errors import Conflict, KeyTaken, OrdersError, WrongPayload
 from .event_log import EventLog
 from .events import Added, Committed, OrderCreated, RolledBack, UnitEvent
 from .ledger import Delivery
-from .message import Command, Event, Message
+from .message import Command, Event
 from .repository import OrderRepository
-
-
-class _Unit:
-    """One `with` block: what it has gathered so far."""
-
-    def __init__(self, outer: "_Unit | None", cause: Message | None) -> None:
-        self.outer = outer
-        self.cause = cause
-        self.since = moment()
-        self.orders: dict[str, Order] = {}
-        self.messages: dict[str, Message] = {}
-        self.deliveries: list[Delivery] = []
-        self.checks: list[Callable[[], None]] = []
-
-    def knows(self, message: Message) -> bool:
-        return message.id in self.messages or (self.outer is not None and self.outer.knows(message))
-
-    def find(self, order_id: str) -> Order | None:
-        if (order := self.orders.get(order_id)) is not None or self.outer is None:
-            return order
-        return self.outer.find(order_id)
-
-    def note(self, message: Message) -> None:
-        """Gather a message once, as part of the conversation of its cause."""
-        if not self.knows(message):
-            self.messages[message.id] = message.caused_by(self.cause)
-
-    def gather(self) -> None:
-        """Gather the events that the unit's orders have raised."""
-        for order in self.orders.values():
-            for event in order.pending:
-                self.note(event)
-
-    def join(self, outer: "_Unit") -> None:
-        """Become part of the outer unit."""
-        outer.orders.update(self.orders)
-        outer.messages.update(self.messages)
-        outer.deliveries += self.deliveries
-        outer.checks += self.checks
-
-    def undo(self) -> None:
-        """Take back what happened to orders since the block began, the outer units' too."""
-        unit: _Unit | None = self
-        while unit is not None:
-            for order in unit.orders.values():
-                order.undo_since(self.since)
-            unit = unit.outer
+from .unit import Unit
 
 
 class _Stack(local):
     """The open units of one thread, and the commands in the middle of which some were stored."""
 
     def __init__(self) -> None:
-        self.top: _Unit | None = None
+        self.top: Unit | None = None
         self.stored: set[str] = set()
 
 
@@ -94,6 +48,7 @@ class UnitOfWork:
 
     Attributes:
         orders: the orders as this thread's unit sees them.
+        prompts: called after a unit was stored and the bus has told everybody of its events.
     """
 
     def __init__(
@@ -110,11 +65,12 @@ class UnitOfWork:
         self._owner = owner
         self._warn = warn
         self._stack = _Stack()
+        self.prompts: list[Callable[[], None]] = []
         self.orders = UnitOrders(self._unit, repository, self._announce)
 
     def __enter__(self) -> Self:
         cause = self._bus.handling
-        self._stack.top = _Unit(self._stack.top, cause)
+        self._stack.top = Unit(self._stack.top, cause)
         if isinstance(cause, Command):
             self.note_handled(cause)
         return self
@@ -142,7 +98,7 @@ class UnitOfWork:
         for order in unit.orders.values():
             order.mark_stored()
         self._announce(Committed, unit.orders)
-        self._bus.publish(*events)
+        self._publish(events)
 
     def emit(self, event: Event) -> None:
         """Have `event` published once the unit is stored; outside a unit, store it at once.
@@ -170,12 +126,12 @@ class UnitOfWork:
         if self._stack.top is not None and command.id not in self._stack.stored:
             self._stack.top.note(command)
 
-    def _unit(self) -> _Unit:
+    def _unit(self) -> Unit:
         if self._stack.top is None:
             raise OrdersError("no unit of work is open: use `with uow:`")
         return self._stack.top
 
-    def _store(self, unit: _Unit) -> list[Event]:
+    def _store(self, unit: Unit) -> list[Event]:
         """Write the unit as one line of the log; return the events to publish."""
         stored = [m for m in unit.messages.values() if not isinstance(m, Event) or m.stored]
         events = [message for message in unit.messages.values() if isinstance(message, Event)]
@@ -202,7 +158,7 @@ class UnitOfWork:
         }
         return events
 
-    def _check_versions(self, unit: _Unit) -> dict[str, str]:
+    def _check_versions(self, unit: Unit) -> dict[str, str]:
         """Refuse changes of an order that somebody else changed first, and keys used before."""
         keys: dict[str, str] = {}
         for order in unit.orders.values():
@@ -219,7 +175,7 @@ class UnitOfWork:
         if first != order_id:
             raise KeyTaken(key, first)
 
-    def _check_emitted(self, unit: _Unit, keys: dict[str, str]) -> None:
+    def _check_emitted(self, unit: Unit, keys: dict[str, str]) -> None:
         """Refuse an order's event that was emitted by hand and does not follow its history."""
         own = {event.id for order in unit.orders.values() for event in order.pending}
         states: dict[str, OrderState | None] = {}
@@ -239,7 +195,7 @@ class UnitOfWork:
             except ValueError as error:
                 raise WrongPayload(f"order {order_id}: {error}") from error
 
-    def _roll_back(self, unit: _Unit) -> None:
+    def _roll_back(self, unit: Unit) -> None:
         """Undo the unit; what it emitted to survive this goes on without it."""
         unit.undo()
         survivors = [
@@ -252,7 +208,7 @@ class UnitOfWork:
             for event in survivors:
                 unit.outer.note(event)
         elif survivors:
-            alone = _Unit(None, None)
+            alone = Unit(None, None)
             for event in survivors:
                 alone.note(event)
             try:
@@ -260,7 +216,13 @@ class UnitOfWork:
             except OrdersError as error:  # the error that caused the rollback matters more
                 self._warn(f"{type(survivors[0]).__name__} was not recorded: {error}")
             else:
-                self._bus.publish(*events)
+                self._publish(events)
+
+    def _publish(self, events: list[Event]) -> None:
+        self._bus.publish(*events)
+        if not self._bus.is_publishing:
+            for prompt in tuple(self.prompts):
+                prompt()
 
     def _announce(self, kind: type[UnitEvent], orders: dict[str, Order]) -> None:
         if self._bus.subscribers(kind):
@@ -272,7 +234,7 @@ class UnitOrders:
 
     def __init__(
         self,
-        unit: Callable[[], _Unit],
+        unit: Callable[[], Unit],
         repository: OrderRepository,
         announce: Callable[[type[UnitEvent], dict[str, Order]], None],
     ) -> None:
@@ -305,7 +267,7 @@ class UnitOrders:
 
     def with_key(self, key: str) -> str | None:
         """Return the id of the order placed with this key, in this unit or before, or None."""
-        unit: _Unit | None = self._unit()
+        unit: Unit | None = self._unit()
         while unit is not None:
             for order in unit.orders.values():
                 if key in (order.key, order.id):

@@ -7,12 +7,12 @@ from shutil import rmtree
 from tempfile import mkdtemp
 
 from .. import views
-from ..bus import Subscriber
 from ..console import Console
 from ..errors import OrdersError
 from ..ledger import Account
 from ..message import Event
 from ..notifier import Notice
+from ..subscriptions import Subscriber
 
 SCENARIOS = {
     "article": "two orders, two notices, then the list: the article's run",
@@ -20,6 +20,7 @@ SCENARIOS = {
     "unit-of-work": "a command returns a value; events follow the commit, or never",
     "session": "override a dependency; add, commit, roll back an order",
     "failure": "a subscriber fails, is shown, is mended, is delivered to again",
+    "system": "followers of the log count items, in one thread and in many",
     "crash": "kill -9 between commit and notice: the next command delivers",
     "race": "eight processes at once, on plain TinyDB and on this store",
 }
