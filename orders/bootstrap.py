@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from .bus import MessageBus, Subscriber, log_failure
+from .bus import MessageBus
 from .delivery import Deliveries, run_subscriber
 from .disk import Disk, FileLock
 from .errors import OrdersError
@@ -20,6 +20,7 @@ from .message import Event
 from .notifier import ConsoleNotifier
 from .repository import TinyDBOrderRepository
 from .settings import Settings
+from .subscriptions import Subscriber, log_failure
 from .unit_of_work import UnitOfWork
 
 
@@ -38,6 +39,7 @@ class App:
         orders: the repository, to look orders up.
         log: the event log.
         deliveries: what subscribers are owed.
+        projections: the directory that followers keep theirs in.
         settings, disk, lock, leases, warn: what the store is used with, and by whom.
     """
 
@@ -59,6 +61,7 @@ class App:
         self.orders = TinyDBOrderRepository(
             settings.data / "orders.json", self.log, disk, on_warning
         )
+        self.projections = settings.data / "projections"
         self.bus = MessageBus(on_failure=on_failure)
         self._uow = UnitOfWork(self.log, self.orders, self.bus, self.leases.mine, on_warning)
         self.deliveries = Deliveries(self.log, self.bus, self._uow, self.leases, run)
@@ -71,7 +74,8 @@ class App:
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that belong to the store alone."""
-        return self.log.path, self.orders.path, self.lock.path
+        kept = sorted(self.projections.glob("*.json"))
+        return self.log.path, self.orders.path, self.lock.path, *kept
 
     def uow(self) -> UnitOfWork:
         """Return the unit of work, to be opened with `with`."""

@@ -12,12 +12,13 @@ from time import perf_counter
 
 from msgspec.structs import replace
 
-from .bus import STRANGE, MessageBus, Subscriber
+from .bus import STRANGE, MessageBus
 from .errors import OrdersError, StoreError
 from .event_log import EventLog
 from .leases import Leases
-from .ledger import RETRIES, Accounts, Delivery, Key, Owed, Status
+from .ledger import RETRIES, Accounts, Delivery, Failure, Key, Owed, Status
 from .message import Event
+from .subscriptions import Subscriber
 from .text import shorten
 from .unit_of_work import UnitOfWork
 
@@ -204,26 +205,30 @@ class Deliveries:
     def _attempt(self, delivery: Delivery) -> Delivery:
         """Record that this process makes an attempt; return the delivery as it is now."""
         attempts = delivery.attempts + 1
-        pending = replace(delivery, status="pending", attempts=attempts, seconds=0.0, error=None)
+        pending = replace(
+            delivery, status="pending", attempts=attempts, seconds=0.0, error=None, failures=()
+        )
         self._log.append(deliveries=[pending], owner=self._leases.mine())
         return pending
 
     def _try(self, subscriber: Subscriber, event: Event, delivery: Delivery, tries: int) -> bool:
         """Run the subscriber until it succeeds, `tries` times at most; record what came of it."""
         first = max(delivery.attempts, 1)
+        failures: tuple[Failure, ...] = ()
         for attempt in range(first, first + tries):
             start = perf_counter()
             try:
                 with self._bus.handling_of(event), self._uow:
                     self._run(subscriber, event)
-                    self._settle(_outcome(delivery, attempt, start, None))
+                    self._settle(_outcome(delivery, attempt, start, None, failures))
             except Settled:
                 return True
             except StoreError as error:  # it could not be recorded, so it stays owed
                 self._bus.report(subscriber, event, error)
                 return False
             except STRANGE as error:
-                failure, outcome = error, _outcome(delivery, attempt, start, error)
+                failure, outcome = error, _outcome(delivery, attempt, start, error, failures)
+                failures += (Failure(outcome.seconds, outcome.error or ""),)
             else:
                 return True
         with suppress(Settled, StoreError), self._bus.handling_of(event), self._uow:
@@ -242,7 +247,11 @@ class Deliveries:
 
 
 def _outcome(
-    delivery: Delivery, attempt: int, start: float, error: BaseException | None
+    delivery: Delivery,
+    attempt: int,
+    start: float,
+    error: BaseException | None,
+    failures: tuple[Failure, ...],
 ) -> Delivery:
     failed: Status = "dead" if delivery.retries >= RETRIES else "failed"
     return replace(
@@ -251,6 +260,7 @@ def _outcome(
         attempts=attempt,
         seconds=round(perf_counter() - start, 6),
         error=None if error is None else shorten(describe(error), MAX_ERROR),
+        failures=failures,
     )
 
 

@@ -6,7 +6,7 @@ as written is an error that names the line.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
@@ -32,14 +32,14 @@ class EventLog:
 
     Attributes:
         ledger: the deliveries that are pending, up to date inside `writing()`.
-        appended: whether this object has appended anything.
+        appended: how many lines this object has appended.
         thread_lock: held by the thread of this process that reads or appends.
     """
 
     def __init__(self, path: Path, lock: FileLock, disk: Disk) -> None:
         self.path = path
         self.ledger = Ledger()
-        self.appended = False
+        self.appended = 0
         self.thread_lock = lock.threads
         self._lock = lock
         self._disk = disk
@@ -69,14 +69,14 @@ class EventLog:
         self,
         after: Position = START,
         *,
-        containing: bytes = b"",
+        containing: Collection[bytes] = (),
         until: int | None = None,
     ) -> Iterator[Entry]:
         """Yield the lines after a position, every one checked, in order.
 
         Args:
             after: where to begin; the beginning of the log unless given.
-            containing: yield only lines that contain these bytes; others are checked alone.
+            containing: yield only lines that contain one of these; others are checked alone.
             until: the byte where to end; the end of the log unless given.
 
         Raises:
@@ -98,16 +98,28 @@ class EventLog:
 
     def pending(self) -> list[Owed]:
         """Return the pending deliveries, oldest first; change nothing."""
+        return self.ledger.pending() if self.position() != START else []
+
+    def position(self) -> Position:
+        """Return where the last whole line ends."""
         if not require_regular(self.path):
-            return []
+            return START
         with self._lock.held(shared=True), self.path.open("rb") as file:
-            self._learn_up_to(file.fileno(), os.fstat(file.fileno()).st_size)
-        return self.ledger.pending()
+            return self._learn_up_to(file.fileno(), os.fstat(file.fileno()).st_size)
+
+    def size(self) -> int:
+        """Return the file's size in bytes at this moment, an append perhaps being under way."""
+        try:
+            return self.path.stat().st_size
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise StoreUnavailable(self.path, reason(error)) from error
 
     def find_event(self, event_id: str, near: Position | None = None) -> Event | None:
         """Return a stored event by its id, if its class is known; try the line after `near`."""
         nearby = () if near is None else islice(self.read(near), 1)
-        for entry in chain(nearby, self.read(containing=event_id.encode())):
+        for entry in chain(nearby, self.read(containing=[event_id.encode()])):
             for message in entry.line.messages:
                 if message.id == event_id and isinstance(message, Event):
                     return message
@@ -174,7 +186,7 @@ class EventLog:
         entry = Entry(line, start, Position(start.offset + len(raw) + 1, line.seq), raw)
         self._learn(entry)
         self._synced = entry.end.offset if sync else self._synced
-        self.appended = True
+        self.appended += 1
         return entry
 
     def torn(self) -> bytes:

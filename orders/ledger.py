@@ -23,6 +23,13 @@ Status = Literal["pending", "done", "failed", "dead"]
 Key = tuple[str, str]  # event id, subscriber
 
 
+class Failure(msgspec.Struct, frozen=True):
+    """An attempt that failed and was followed by another one at once."""
+
+    seconds: float
+    error: str
+
+
 class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is known of one event's delivery to one subscriber, as the log stores it."""
 
@@ -34,6 +41,7 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
     deaths: int = 0  # of processes that set out to deliver it
     seconds: float = 0.0  # that the last attempt took
     error: str | None = None  # of the last attempt
+    failures: tuple[Failure, ...] = ()  # before that one, in the same run
 
     @property
     def key(self) -> Key:

@@ -6,7 +6,7 @@ lines that nobody was told are stored. Whatever else is not as written is an err
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ class LogReader:
         self._disk = disk
 
     def entries(
-        self, descriptor: int, after: Position, end: int, containing: bytes = b""
+        self, descriptor: int, after: Position, end: int, containing: Collection[bytes] = ()
     ) -> Iterator[Entry]:
         """Yield the lines between a position and byte `end`, checked; stop at a crash's leavings.
 
@@ -59,7 +59,7 @@ class LogReader:
                 return
             position = Position(start.offset + len(raw) + 1, start.seq + 1)
             try:
-                if not containing or containing in raw:
+                if not containing or any(part in raw for part in containing):
                     entry = Entry(self._parse(raw, position.seq), start, position, raw)
                 else:
                     entry = None

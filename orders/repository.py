@@ -20,7 +20,7 @@ from .events import OrderCreated, OrderEvent
 from .filters import EVERY_ORDER, Filter, query
 from .ledger import START, Position
 from .line import checksum
-from .storage import FORMAT, Head, Loaded, StateStorage, Tables
+from .storage import FORMAT, Head, Loaded, OrderTables, StateStorage, Tables
 
 SMALL = 1 << 20  # bytes; below, every command brings the state file up to date
 
@@ -80,7 +80,7 @@ class TinyDBOrderRepository:
         self._disk = disk
         self._warn = warn
         self._distrust = distrust
-        self._storage = StateStorage(path, disk)
+        self._storage = StateStorage(path, disk, OrderTables)
         # The fold changes the tables under TinyDB, whose query cache would not notice.
         self._orders = TinyDB(storage=lambda: self._storage).table("orders", cache_size=0)
         self._lock = log.thread_lock  # two locks could be taken in two orders

@@ -1,4 +1,4 @@
-"""The state file, `orders.json`, as a TinyDB storage that survives crashes.
+"""A state file, like `orders.json`, as a TinyDB storage that survives crashes.
 
 TinyDB's own JSONStorage rewrites the file in place: a crash or a full disk in between
 empties it. This one replaces the file atomically, keeps the tables in memory between reads,
@@ -13,7 +13,7 @@ and begins the file with a table that says which part of the log the state is ma
 """
 
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypedDict, cast
+from typing import Any, BinaryIO, NamedTuple, TypedDict
 from zlib import crc32
 
 import msgspec
@@ -49,7 +49,9 @@ class Head(msgspec.Struct, frozen=True):
     checksum: str
 
 
-class _State(TypedDict):
+class OrderTables(TypedDict):
+    """The tables of orders.json, so that msgspec reads items as tuples."""
+
     log: dict[str, dict[str, Any]]
     orders: dict[str, OrderDocument]
     keys: dict[str, dict[str, str]]
@@ -69,13 +71,15 @@ class StateStorage(Storage):
     Args:
         path: the state file.
         disk: does the file calls.
+        shape: the type of the tables.
     """
 
-    def __init__(self, path: Path, disk: Disk) -> None:
+    def __init__(self, path: Path, disk: Disk, shape: Any = Tables) -> None:
         super().__init__()
         self.path = path
         self.tables: Tables = {}
         self._disk = disk
+        self._decoder = msgspec.json.Decoder(shape)
 
     def read(self) -> Tables:
         """Return the tables in memory; TinyDB calls this for every query."""
@@ -122,7 +126,7 @@ class StateStorage(Storage):
         if head is not None and head.format > FORMAT:
             raise ForeignFile(self.path, f"has format {head.format}, of a newer version of orders")
         if head is not None and head.checksum == _checksum(head, body):
-            return Loaded(head, cast(Tables, msgspec.json.decode(data, type=_State)), None)
+            return Loaded(head, self._decoder.decode(data), None)
         try:
             tables = msgspec.json.decode(data)
         except ValueError:  # msgspec's, and that of bytes that are not UTF-8

@@ -334,9 +334,9 @@ def test_append_after_writing_is_refused_too(open_log, path):
 def test_only_the_lines_that_contain_some_bytes_are_yielded(open_log):
     log = open_log()
     entries = [append(log, OrderShipped(order_id=name)) for name in ("a-1", "b-1", "a-2")]
-    assert list(log.read(containing=b'"a-')) == [entries[0], entries[2]]
-    assert list(log.read(entries[0].end, containing=b'"a-')) == [entries[2]]
-    assert list(log.read(containing=b"nowhere")) == []
+    assert list(log.read(containing=[b'"a-'])) == [entries[0], entries[2]]
+    assert list(log.read(entries[0].end, containing=[b'"a-'])) == [entries[2]]
+    assert list(log.read(containing=[b"nowhere"])) == []
 
 
 def test_lines_that_are_not_yielded_are_checked_all_the_same(open_log, path):
@@ -345,7 +345,7 @@ def test_lines_that_are_not_yielded_are_checked_all_the_same(open_log, path):
         append(log, OrderShipped(order_id=name))
     path.write_bytes(path.read_bytes().replace(b'"order_id":"b"', b'"order_id":"x"'))
     with pytest.raises(LogDamaged) as caught:
-        list(log.read(containing=b'"order_id":"c"'))
+        list(log.read(containing=[b'"order_id":"c"']))
     assert (caught.value.path, caught.value.line) == (path, 2)
 
 
@@ -357,7 +357,7 @@ def test_lines_of_many_blocks_are_read_forwards_and_from_the_end(open_log, size)
     assert list(open_log().read()) == [first, long]
     last = append(open_log(), OrderShipped(order_id="3"), OrderShipped(order_id=text))
     assert list(open_log().read()) == [first, long, last]
-    assert list(open_log().read(containing=text.encode())) == [long, last]
+    assert list(open_log().read(containing=[text.encode()])) == [long, last]
     assert append(open_log()).line.seq == 4
 
 

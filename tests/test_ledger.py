@@ -186,7 +186,7 @@ def open_app(data, failures, progress=None):
 
 def asked(app):
     """The numbers of the events in the log, by id; one unreadable line would raise."""
-    found = (m for e in app.log.read(containing=b'"Asked"') for m in e.line.messages)
+    found = (m for e in app.log.read(containing=[b'"Asked"']) for m in e.line.messages)
     return {message.id: message.number for message in found if isinstance(message, Asked)}
 
 
@@ -264,7 +264,7 @@ def test_every_delivery_happens_once_and_ends_in_one_state_whatever_is_killed(
         assert app.deliveries.retry_all([event]) == (0, sum(key[0] == event for key in poison))
         assert keys_in(app.deliveries.accounts(), DEAD) == poison
 
-        found = (m for e in app.log.read(containing=b'"Effect"') for m in e.line.messages)
+        found = (m for e in app.log.read(containing=[b'"Effect"']) for m in e.line.messages)
         effects = [(m.number, m.subscriber) for m in found if isinstance(m, Effect)]
         assert len(effects) == len({*effects})
         assert {*effects} == {(by_id[event], name) for event, name in keys - poison}

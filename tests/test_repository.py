@@ -877,6 +877,7 @@ def test_a_large_store_is_written_in_batches_and_reads_are_current(open_app, sta
         assert state.stat().st_size > 6 * 2048
         assert len(writes) < 200 / 4
         with open_app() as app:
+            place(app)
             assert app.orders.checkpoint()
             assert not app.orders.checkpoint()
     assert state.read_bytes() == rebuilt(open_app, state)
