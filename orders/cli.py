@@ -9,15 +9,15 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from . import __version__, exchange, upkeep, views
+from . import __version__, exchange, history, observe, upkeep, views
 from .commands import CancelOrder, PlaceOrder, ShipOrder
 from .console import Console
 from .demos import SCENARIOS, play
 from .disk import Disk
 from .domain import MAX_ITEMS, Status
 from .errors import OrdersError
-from .filters import EVERY_ORDER, Filter
-from .parameters import JsonOption, OrderArgument, TimeOption, open_store
+from .filters import EVERY_ORDER, Filter, matching
+from .parameters import AtOption, JsonOption, OrderArgument, TimeOption, open_store
 
 PAGE = 20  # orders in a table, unless --limit says otherwise
 
@@ -100,6 +100,7 @@ def list_orders(
     ] = None,
     since: Annotated[datetime | None, TimeOption] = None,
     until: Annotated[datetime | None, TimeOption] = None,
+    at: Annotated[datetime | None, AtOption] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many.")] = None,
     json: JsonOption = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one item a row.")] = False,
@@ -113,8 +114,12 @@ def list_orders(
     with open_store(context) as (console, store):
         draws = console.draws and not (json or csv)
         wanted = Filter(status, item, customer, since, until)
-        total = store.orders.count(wanted)
-        orders = store.orders.list(wanted, limit or (PAGE if draws else None))
+        most = limit or (PAGE if draws else None)
+        if at is None:
+            total, orders = store.orders.count(wanted), store.orders.list(wanted, most)
+        else:
+            found = matching(history.orders_at(store.log, at), wanted)
+            total, orders = len(found), found[:most]
         if csv:
             with_keys = ((order, store.orders.key_of(order.id)) for order in orders)
             console.lines(exchange.write(with_keys, "csv"))
@@ -122,7 +127,7 @@ def list_orders(
             console.json_lines(exchange.json_array(map(exchange.order_json, orders)))
         else:
             console.orders(orders)
-        if not total and wanted == EVERY_ORDER:
+        if not total and wanted == EVERY_ORDER and at is None:
             where = store.settings.data
             console.say(f'No orders in {where} yet. Place one: orders place "100 inch TV"')
         elif not total:
@@ -133,20 +138,39 @@ def list_orders(
             console.say(f"{views.count(total, 'order')}.")
 
 
-@app.command(epilog="Example: orders show 3f2a")
-def show(context: typer.Context, order: OrderArgument, json: JsonOption = False) -> None:
+@app.command(epilog="Example: orders show 3f2a --version 1")
+def show(
+    context: typer.Context,
+    order: OrderArgument,
+    at: Annotated[datetime | None, AtOption] = None,
+    version: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="As its first N events made it.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
     """Show one order with its history."""
+    if at and version:
+        raise typer.BadParameter("--at and --version exclude each other", context)
     with open_store(context) as (console, store):
-        state = store.orders.get(store.orders.resolve(order)).state
-        steps = views.of_order(store.log, state.id)
+        order_id = store.orders.resolve(order)
+        steps = history.of_order(store.log, order_id)
+        if at:
+            steps = history.until(steps, at)
+        elif version:
+            if version > len(steps):
+                raise OrdersError(f"order {order_id} has versions 1 to {len(steps)} only")
+            steps = steps[:version]
+        if not steps:
+            raise OrdersError(f"order {order_id} was placed later; see orders show {order}")
+        state = history.fold(steps)
         if json:
             console.json(views.with_history(state, steps))
         elif console.draws:
             from . import render  # noqa: PLC0415 - Rich takes 50 ms to import
 
-            render.show(render.order_page(state, [step.row for step in steps]))
+            render.show(render.order_page(state, list(map(views.step_row, steps))))
         else:
-            console.records([views.record(state), *(step.row for step in steps)])
+            console.records([views.record(state), *map(views.step_row, steps)])
 
 
 @app.command(epilog="Example: orders ship 3f2a")
@@ -183,7 +207,7 @@ def import_orders(
     The whole file is checked first: a bad line anywhere, and nothing is imported.
     """
     total = exchange.check(file)
-    with open_store(context) as (console, store):
+    with open_store(context, in_bulk=True) as (console, store):
         console.notices_to = "nowhere"
         with console.progress("Importing", total) as advance:
             counts = exchange.import_file(store, file, advance)
@@ -242,4 +266,5 @@ def demo(
     play(scenario, console, step=step)
 
 
+app.add_typer(observe.commands)
 app.add_typer(upkeep.commands)

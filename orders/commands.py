@@ -40,3 +40,13 @@ class NotifySales(Command, frozen=True):
 
     order_id: str
     items: tuple[str, ...]
+
+
+class NotifyBestseller(Command, frozen=True):
+    """Tell the sales department that an item sells well."""
+
+    topic: ClassVar[str] = settings.NOTIFY_BESTSELLER
+
+    order_id: str  # the order that made it one
+    item: str
+    times: int  # it was ordered

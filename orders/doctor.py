@@ -7,6 +7,7 @@ without a copy.
 
 import stat
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from .bootstrap import App
 from .disk import aside
 from .errors import OrdersError, StoreBusy
 from .ledger import Account
+from .replay import replay
 from .repository import TinyDBOrderRepository
 
 SHARED = 0o027  # permissions that let others read or change the store
@@ -36,7 +38,7 @@ def examine(app: App) -> list[Finding]:
     except OrdersError as error:
         return [Finding(False, "log", str(error))]
     lock = Finding(True, "lock", "free")
-    checks = (_log, _state, _deliveries, _permissions, _leftovers)
+    checks = (_log, _state, _projections, _deliveries, _permissions, _leftovers)
     return [lock, *(finding for check in checks for finding in _guarded(check, app))]
 
 
@@ -48,9 +50,12 @@ def repair(app: App) -> Iterator[str]:
     """
     if app.log.end():
         yield from _cut_torn(app)
-    if app.log.end() and not all(finding.is_well for finding in _guarded(_state, app)):
+    if app.log.end() and not _is_well(_state, app):
         _fold(app, "was not the fold of the log").checkpoint()
         yield f"made {app.orders.path} anew from the log"
+    if not _is_well(_projections, app):
+        for one in replay(app, keep=True):
+            yield f"made the projection {one.name} anew from the log"
     for path in _too_open(app):
         path.chmod(stat.S_IMODE(path.stat().st_mode) & ~SHARED)
         yield f"made {path} private"
@@ -82,6 +87,10 @@ def _guarded(check: Callable[[App], Iterator[Finding]], app: App) -> Iterator[Fi
         yield Finding(False, check.__name__.strip("_"), str(error))
 
 
+def _is_well(check: Callable[[App], Iterator[Finding]], app: App) -> bool:
+    return all(finding.is_well for finding in _guarded(check, app))
+
+
 def _log(app: App) -> Iterator[Finding]:
     lines = sum(1 for _ in app.log.read())
     if torn := app.log.torn():
@@ -106,6 +115,16 @@ def _state(app: App) -> Iterator[Finding]:
     else:
         count = len(found["orders"])
         yield Finding(True, "state", f"{count:,} orders, equal to the fold of the log")
+
+
+def _projections(app: App) -> Iterator[Finding]:
+    replayed = list(replay(app, keep=False))
+    wrong = [f"{one.name} {one.found}" for one in replayed if one.found not in {"equal", "nothing"}]
+    kept = sum(one.found == "equal" for one in replayed)
+    if wrong:
+        yield Finding(False, "projections", f"{'; '.join(wrong)}; orders replay makes them anew")
+    else:
+        yield Finding(True, "projections", f"{kept} kept, equal to the fold of the log")
 
 
 def _deliveries(app: App) -> Iterator[Finding]:
@@ -149,9 +168,10 @@ def _has_living_owner(app: App, account: Account) -> bool:
 
 
 def _too_open(app: App) -> list[Path]:
-    files = (app.log.path, app.orders.path)
+    files = (path for path in app.files if path != app.lock.path)
     return [path for path in files if path.is_file() and path.stat().st_mode & SHARED]
 
 
 def _temporary(app: App) -> list[Path]:
-    return sorted(app.settings.data.glob(".orders.json.*.tmp"))
+    places = (app.settings.data.glob(".orders.json.*.tmp"), app.projections.glob(".*.json.*.tmp"))
+    return sorted(chain.from_iterable(places))

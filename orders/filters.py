@@ -1,11 +1,15 @@
 """Which orders to list, and how to ask TinyDB for them."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import reduce
 from operator import and_
 from typing import Any, NamedTuple
 
+import msgspec
 from tinydb import where
+
+from .domain import OrderState
 
 
 class Filter(NamedTuple):
@@ -36,6 +40,14 @@ def query(wanted: Filter) -> Any:
     if until is not None:
         queries.append(where("placed_at").test(lambda time: _time(time) < until))
     return reduce(and_, queries)
+
+
+def matching(orders: Sequence[OrderState], wanted: Filter) -> Sequence[OrderState]:
+    """Return the wanted ones of these orders."""
+    if wanted == EVERY_ORDER:
+        return orders
+    matches = query(wanted)
+    return [order for order in orders if matches(msgspec.to_builtins(order))]
 
 
 def _within(part: str, text: Any) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .bus import MessageBus
-from .commands import CancelOrder, NotifySales, PlaceOrder, ShipOrder
+from .commands import CancelOrder, NotifyBestseller, NotifySales, PlaceOrder, ShipOrder
 from .domain import Order
 from .errors import InvalidOrder, KeyTaken
 from .events import OrderCreated, OrderRejected
@@ -51,6 +51,12 @@ def notify_sales(command: NotifySales, *, notifier: Notifier) -> None:
     notifier.notify(Notice(command.order_id, command.items))
 
 
+def notify_bestseller(command: NotifyBestseller, *, notifier: Notifier) -> None:
+    """Hand the news to the sales department."""
+    title = f"Bestseller, ordered {command.times} times"
+    notifier.notify(Notice(command.order_id, (command.item,), title))
+
+
 def order_created(event: OrderCreated, *, bus: MessageBus) -> None:
     """Have sales notified of a new order."""
     bus.send(NotifySales(order_id=event.order_id, items=event.items))
@@ -61,6 +67,7 @@ COMMAND_HANDLERS: Mapping[type[Command], Callable[..., Any]] = {
     ShipOrder: ship_order,
     CancelOrder: cancel_order,
     NotifySales: notify_sales,
+    NotifyBestseller: notify_bestseller,
 }
 
 EVENT_SUBSCRIBERS: Mapping[type[Event], tuple[Callable[..., Any], ...]] = {

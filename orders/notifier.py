@@ -8,10 +8,11 @@ from .text import safe
 
 
 class Notice(NamedTuple):
-    """What the sales department is told of a new order; its id tells a repeated notice."""
+    """What the sales department is told of an order; its id tells a repeated notice."""
 
     order_id: str
     items: tuple[str, ...]
+    title: str = "New Order"
 
     @property
     def item_list(self) -> str:
@@ -20,7 +21,8 @@ class Notice(NamedTuple):
 
     def __str__(self) -> str:
         rule = "============"
-        return f"{rule}\nNew Order:\n{rule}\nID: {safe(self.order_id)}\nItems: {self.item_list}"
+        title = f"{rule}\n{safe(self.title)}:\n{rule}\n"
+        return f"{title}ID: {safe(self.order_id)}\nItems: {self.item_list}"
 
 
 class Notifier(Protocol):

@@ -10,7 +10,7 @@ import typer
 
 from .bootstrap import App, bootstrap
 from .console import Console
-from .errors import NotStored, OrdersError, StoreUnavailable
+from .errors import FollowerError, NotStored, OrdersError, StoreError, StoreUnavailable
 from .message import now
 from .settings import Settings
 from .text import shorten
@@ -24,8 +24,16 @@ FEW = 10  # notices that are printed when they come late
 
 
 @contextmanager
-def open_store(context: typer.Context, *, recover: bool = True) -> Iterator[tuple[Console, App]]:
-    """Open the store; first deliver what a process that died still owed, unless told not to."""
+def open_store(
+    context: typer.Context, *, recover: bool = True, in_bulk: bool = False
+) -> Iterator[tuple[Console, App]]:
+    """Open the store, and in the end have policies react to what the command has stored.
+
+    Args:
+        context: the command's; names the directory.
+        recover: whether to deliver first what a process that died still owed.
+        in_bulk: whether the command takes its time, so that policies may take theirs.
+    """
     console: Console = context.obj
     with bootstrap(
         settings=Settings.from_environment()._replace(data=context.meta["data"]),
@@ -36,6 +44,21 @@ def open_store(context: typer.Context, *, recover: bool = True) -> Iterator[tupl
         if recover:
             _recover(console, store)
         yield console, store
+        if store.log.appended or in_bulk:
+            _follow(console, store, in_bulk=in_bulk)
+
+
+def _follow(console: Console, store: App, *, in_bulk: bool) -> None:
+    from .followers import Follower  # noqa: PLC0415 - 2 ms that only a command that writes pays
+    from .policies import POLICIES  # noqa: PLC0415 - same
+
+    if console.notices_to == "stdout":
+        console.notices_to = "stderr"  # it is not what the command was asked for
+    try:
+        for policy in POLICIES:
+            Follower(store, policy).keep_up(at_any_cost=in_bulk)
+    except (FollowerError, StoreError) as error:  # the next command will try again
+        console.warn(str(error))
 
 
 def _recover(console: Console, store: App) -> None:
@@ -81,3 +104,6 @@ OrderArgument = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
 TimeOption = typer.Option(metavar="T", parser=time_of, help="ISO 8601, or an age like 10m, 2h, 3d.")
+AtOption = typer.Option(
+    metavar="T", parser=time_of, help="As it was at T: ISO 8601, 2h, 10 minutes ago, yesterday."
+)

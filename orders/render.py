@@ -13,15 +13,18 @@ from datetime import datetime
 from typing import Any
 
 from rich import box
+from rich.bar import Bar
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+from rich.tree import Tree
 
 from .domain import OrderState
 from .notifier import Notice
 from .text import safe
+from .trace import Node
 
 STATUS_STYLES = {"placed": "yellow", "shipped": "green", "cancelled": "red"}
 SHORT_ID = 8  # characters of an id that a table shows; any unambiguous beginning will do
@@ -39,7 +42,9 @@ def notice_panel(notice: Notice) -> RenderableType:
     content = Text.assemble(
         ("ID: ", "dim"), _text(notice.order_id), "\n", ("Items: ", "dim"), _text(notice.item_list)
     )
-    return Panel(content, title="New Order", title_align="left", border_style="green", expand=False)
+    return Panel(
+        content, title=_text(notice.title), title_align="left", border_style="green", expand=False
+    )
 
 
 def order_table(orders: Sequence[OrderState]) -> RenderableType:
@@ -76,6 +81,47 @@ def rows_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Rendera
     for row in rows:
         table.add_row(*map(_text, row))
     return table
+
+
+def tree(title: str, nodes: Sequence[Node]) -> RenderableType:
+    """Draw what came of an order, cause above effect."""
+    root = Tree(_text(title, "bold"), guide_style="dim")
+    waiting = [(root, node) for node in reversed(nodes)]
+    while waiting:
+        parent, node = waiting.pop()
+        time = f"{node.time.astimezone():%H:%M:%S.%f}"[:-3] if node.time else ""
+        style = "bold cyan" if node.id else "green" if node.is_well else "red"
+        label = Text(" ").join(
+            part
+            for part in (
+                _text(node.name, style),
+                _text(node.id[:SHORT_ID], "cyan"),
+                _text(time, "dim"),
+                _text(node.text, "" if node.is_well else "red"),
+            )
+            if part
+        )
+        branch = parent.add(label)
+        waiting += [(branch, child) for child in reversed(node.children)]
+    return root
+
+
+def told(time: datetime, name: str, about: str) -> RenderableType:
+    """Draw a message of the live feed."""
+    at = f"{time.astimezone():%H:%M:%S.%f}"[:-3]
+    return Text.assemble(_text(at, "dim"), " ", _text(name, "bold cyan"), " ", _text(about))
+
+
+def bar_chart(title: str, bars: Sequence[tuple[str, int]]) -> RenderableType:
+    """Draw numbers as bars, as wide as the terminal."""
+    grid = Table.grid(padding=(0, 1), expand=True)
+    grid.add_column(max_width=30, overflow="fold")
+    grid.add_column(ratio=1)
+    grid.add_column(justify="right")
+    longest = max((number for _, number in bars), default=0)
+    for label, number in bars:
+        grid.add_row(_text(label), Bar(longest, 0, number, color="cyan"), _text(f"{number:,}"))
+    return Group(Text(title, "bold"), grid, "")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ PLACE_ORDER = "place-order"
 SHIP_ORDER = "ship-order"
 CANCEL_ORDER = "cancel-order"
 NOTIFY_SALES = "notify-sales"
+NOTIFY_BESTSELLER = "notify-bestseller"
 
 ORDER_CREATED = "order-created"
 ORDER_SHIPPED = "order-shipped"

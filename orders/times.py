@@ -3,22 +3,28 @@
 import re
 from datetime import UTC, datetime, timedelta
 
-_AGE = re.compile(r"(\d{1,6})\s*([smhdw])")
+_AGE = re.compile(
+    r"(\d{1,6})\s*(s|sec|seconds?|m|min|minutes?|h|hours?|d|days?|w|weeks?)(?:\s+ago)?",
+    re.IGNORECASE,
+)
+_DAYS = {"now": "0s", "yesterday": "1d"}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def parse_time(text: str, now: datetime) -> datetime:
     """Return the UTC time that `text` means: ISO 8601, or an age like 90s, 10m, 2h, 3d, 1w.
 
-    ISO text without a zone is local time; without a time of day it is midnight.
+    An age may be spelt out: 10 minutes ago, 1 day ago, yesterday. ISO text without a zone is
+    local time; without a time of day it is midnight.
 
     Raises:
         ValueError: it is neither.
     """
     try:
-        if age := _AGE.fullmatch(text.strip()):
-            return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
-        return datetime.fromisoformat(text.strip()).astimezone(UTC)
+        plain = text.strip()
+        if age := _AGE.fullmatch(_DAYS.get(plain.lower(), plain)):
+            return now - timedelta(**{_UNITS[age[2][0].lower()]: int(age[1])})
+        return datetime.fromisoformat(plain).astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError(
             f"{text!r} is not a time: write 2026-11-21, 2026-11-21T09:30, or an age like 10m or 3d"

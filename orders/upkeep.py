@@ -1,4 +1,4 @@
-"""The commands for whoever keeps the store: look into it, deliver again, mend it."""
+"""The commands for whoever keeps the store: deliver again, check it, mend it."""
 
 from typing import Annotated
 
@@ -8,23 +8,10 @@ from . import exchange, views
 from .doctor import examine, repair
 from .errors import OrdersError
 from .parameters import JsonOption, open_store
+from .replay import replay as rebuild
+from .replay import rows
 
 commands = typer.Typer()
-
-
-@commands.command(epilog="Example: orders log --after 100 --json")
-def log(
-    context: typer.Context,
-    after: Annotated[int, typer.Option(min=0, metavar="SEQ", help="Only later lines.")] = 0,
-    json: JsonOption = False,
-) -> None:
-    """Show the event log: messages, and what came of them."""
-    with open_store(context, recover=False) as (console, store):
-        entries = (entry for entry in store.log.read() if entry.line.seq > after)
-        if json:
-            console.json_lines(exchange.json_array(entry.raw.decode() for entry in entries))
-        else:
-            console.records(row for entry in entries for row in views.log_rows(entry.line))
 
 
 @commands.command(epilog="Example: orders deliveries --failed")
@@ -84,14 +71,23 @@ def doctor(
 
 @commands.command(epilog="Example: orders checkpoint")
 def checkpoint(context: typer.Context) -> None:
-    """Bring orders.json up to date with the log, at once."""
-    with open_store(context) as (console, store):
+    """Bring orders.json and the policies up to date with the log, at once."""
+    with open_store(context, in_bulk=True) as (console, store):
         has_changed = store.orders.checkpoint()
         console.say("Brought up to date." if has_changed else "It was up to date.")
 
 
-@commands.command(epilog="Example: orders topics")
-def topics(context: typer.Context) -> None:
-    """Show the wiring: topic, message, and who handles it."""
+@commands.command(epilog="Example: orders replay --dry-run")
+def replay(
+    context: typer.Context,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say; keep what is kept.")
+    ] = False,
+) -> None:
+    """Rebuild the projections from the log and say what differs; nobody is notified again."""
     with open_store(context, recover=False) as (console, store):
-        console.rows(("Topic", "Message", "Kind", "Handled by"), views.wiring(store.bus))
+        replayed = list(rebuild(store, keep=not dry_run))
+        console.records(row for one in replayed for row in rows(one))
+        wrong = sum(bool(one.differences) for one in replayed)
+        said = f"{wrong or 'None'} of {len(replayed)} projections differed from the log"
+        console.say(f"{said}; {'nothing was changed' if dry_run else 'all are made anew'}.")

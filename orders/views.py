@@ -3,14 +3,13 @@
 import inspect
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from .bus import MessageBus
 from .domain import OrderState
-from .event_log import EventLog
-from .events import OrderEvent
+from .history import Step
 from .ledger import Account
 from .line import Line
 from .message import Command, Event, Message, UnknownMessage, name_of
@@ -21,39 +20,26 @@ Row = tuple[str, ...]
 DELIVERY_COLUMNS = ("Event", "Subscriber", "Status", "Attempts", "Changed", "Last error")
 
 
-class Step(NamedTuple):
-    """Something that happened to an order, and the version it made."""
-
-    version: int
-    event: OrderEvent
-
-    @property
-    def row(self) -> Row:
-        """The step as time, event and what it adds to the order's own facts."""
-        added = detail(self.event, without=("time", "order_id", "items", "customer"))
-        return iso(self.event.time), name_of(self.event), added
-
-
 def count(number: int, what: str) -> str:
     """Return a number with its noun: ``1 order``, ``2 orders``."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
+def ordinal(number: int) -> str:
+    """Return a number's place: ``1st``, ``2nd``, ``11th``."""
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10 if number % 100 // 10 != 1 else 0, "th")
+    return f"{number}{ending}"
+
+
 def record(order: OrderState) -> Row:
     """Return the order as id, time placed, status, customer, items in JSON."""
-    items = msgspec.json.encode(order.items).decode()
-    return order.id, iso(order.placed_at), order.status, order.customer or "", items
+    return order.id, iso(order.placed_at), order.status, order.customer or "", as_json(order.items)
 
 
-def of_order(log: EventLog, order_id: str) -> list[Step]:
-    """Return what happened to the order, oldest first."""
-    events = (
-        message
-        for entry in log.read(containing=order_id.encode())
-        for message in entry.line.messages
-        if isinstance(message, OrderEvent) and message.order_id == order_id
-    )
-    return [Step(version, event) for version, event in enumerate(events, start=1)]
+def step_row(step: Step) -> Row:
+    """Return a step as time, event and what it adds to the order's own facts."""
+    added = detail(step.event, without=("time", "order_id", "items", "customer"))
+    return iso(step.event.time), name_of(step.event), added
 
 
 def with_history(order: OrderState, steps: list[Step]) -> dict[str, Any]:
@@ -69,7 +55,7 @@ def log_rows(line: Line[Message]) -> Iterator[Row]:
     """Yield a line of the log as rows: seq, time, what, its id or event's, detail."""
     seq = str(line.seq)
     for message in line.messages:
-        yield seq, iso(message.time), name_of(message), message.id, detail(message)
+        yield message_row(line.seq, message)
     for delivery in line.deliveries:
         facts = [delivery.subscriber, delivery.status]
         if delivery.attempts > 1:
@@ -77,6 +63,19 @@ def log_rows(line: Line[Message]) -> Iterator[Row]:
         if delivery.error:
             facts.append(delivery.error)
         yield seq, iso(line.time), "Delivery", delivery.event, " ".join(facts)
+
+
+def message_row(seq: int, message: Message) -> Row:
+    """Return a message as the number of its line, time, name, id, detail."""
+    return str(seq), iso(message.time), name_of(message), message.id, detail(message)
+
+
+def message_object(seq: int, message: Message) -> dict[str, Any]:
+    """Return a message for JSON, as the log has it, with the number of its line."""
+    fields = msgspec.to_builtins(message)
+    if isinstance(message, UnknownMessage):
+        fields |= {"type": fields.pop("name"), **fields.pop("fields")}
+    return {"seq": seq, **fields}
 
 
 def delivery_row(account: Account) -> Row:
@@ -118,10 +117,20 @@ def wiring(bus: MessageBus) -> list[Row]:
 
 def source_of(function: Callable[..., Any]) -> str:
     """Return a function's name with the file and line where it begins."""
-    plain = inspect.unwrap(function)
-    code = getattr(plain, "__code__", None)
-    name = getattr(plain, "__qualname__", type(plain).__qualname__)
-    return f"{name} ({Path(code.co_filename).name}:{code.co_firstlineno})" if code else name
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    place = place_of(function)
+    return f"{name} ({place})" if place else name
+
+
+def place_of(function: Callable[..., Any]) -> str | None:
+    """Return the file and line where a function begins, if it has source."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return f"{Path(code.co_filename).name}:{code.co_firstlineno}" if code else None
+
+
+def as_json(value: Any) -> str:
+    """Return a value as one line of JSON."""
+    return msgspec.json.encode(value).decode()
 
 
 def own_fields(message: Message) -> dict[str, Any]:
@@ -139,7 +148,7 @@ def own_fields(message: Message) -> dict[str, Any]:
 def detail(message: Message, without: Collection[str] = ("time",)) -> str:
     """Return the message's own fields as ``name=JSON``."""
     return " ".join(
-        f"{name}={msgspec.json.encode(value).decode()}"
+        f"{name}={as_json(value)}"
         for name, value in own_fields(message).items()
         if name not in without
     )

@@ -16,7 +16,7 @@ from orders.errors import OrdersError
 from orders.ledger import Delivery
 from orders.line import FORMAT, Line, decode, encode
 
-SUBJECTS = ["lock", "log", "state", "deliveries", "permissions", "leftovers"]
+SUBJECTS = ["lock", "log", "state", "projections", "deliveries", "permissions", "leftovers"]
 TORN = b'{"format":1,"seq":6,"time":"2026-11-21T09:3'
 
 HOLD = """

@@ -27,7 +27,7 @@ HOUSE = {
     "ledger": "",
     "message": "errors",
     "settings": "errors",
-    "filters": "",
+    "filters": "domain",
     "commands": "message settings",
     "events": "message settings",
     "domain": "events errors message text",
@@ -38,28 +38,47 @@ HOUSE = {
     "log_reader": "disk errors ledger line message",
     "event_log": "disk errors ledger line log_reader message",
     "repository": "disk domain errors event_log events filters ledger line storage",
-    "bus": "message errors",
-    "unit_of_work": "bus domain errors event_log events ledger message repository",
-    "delivery": "bus errors event_log leases ledger message text unit_of_work",
+    "subscriptions": "errors message",
+    "bus": "errors message subscriptions",
+    "unit": "domain ledger message",
+    "unit_of_work": "bus domain errors event_log events ledger message repository unit",
+    "delivery": "bus errors event_log leases ledger message subscriptions text unit_of_work",
     "notifier": "errors text",
     "handlers": "bus commands domain errors events message notifier unit_of_work",
-    "faults": "bus disk errors message",
+    "faults": "disk errors message subscriptions",
     "bootstrap": (
         "bus delivery disk errors event_log faults handlers leases message notifier repository"
-        " settings unit_of_work"
+        " settings subscriptions unit_of_work"
     ),
     "orders": "bootstrap bus commands domain errors events message notifier settings",
     "exchange": "bootstrap commands domain errors unit_of_work",
-    "doctor": "bootstrap disk errors ledger repository",
-    "views": "bus domain event_log events ledger line message times",
-    "render": "domain notifier text",
-    "console": "bus delivery disk domain errors message notifier render text views",
-    "parameters": "bootstrap console errors message settings text times",
-    "demos": "bootstrap bus console errors events ledger message notifier orders views",
-    "upkeep": "doctor errors exchange parameters views",
+    "history": "domain errors event_log events",
+    "projections": "events message subscriptions",
+    "policies": "commands events message projections",
+    "followers": (
+        "bootstrap bus delivery disk errors ledger line message policies projections storage"
+        " subscriptions"
+    ),
+    "runners": "bootstrap bus errors followers ledger projections",
+    "feed": "event_log ledger message",
+    "views": "bus domain history ledger line message times",
+    "replay": "bootstrap errors followers policies projections storage views",
+    "doctor": "bootstrap disk errors ledger replay repository",
+    "trace": "bootstrap event_log ledger message policies times views",
+    "render": "domain notifier text trace",
+    "console": "delivery disk domain errors message notifier render subscriptions text views",
+    "parameters": "bootstrap console errors followers message policies settings text times",
+    "demos": (
+        "bootstrap bus console errors events ledger message notifier orders projections policies"
+        " runners subscriptions views"
+    ),
+    "observe": (
+        "console exchange feed ledger message parameters projections render replay trace views"
+    ),
+    "upkeep": "doctor errors exchange parameters replay views",
     "cli": (
-        "commands console demos disk domain errors exchange filters orders parameters render"
-        " upkeep views"
+        "commands console demos disk domain errors exchange filters history observe orders"
+        " parameters render upkeep views"
     ),
     "__main__": "cli",
 }
@@ -69,7 +88,7 @@ IMPORTERS = {
     "rich": {"render.py"},
     "pubsub": {"bus.py", "demos/twenty_lines.py", "demos/article_wiring.py"},
     "fcntl": {"disk.py", "leases.py"},
-    "typer": {"cli.py", "upkeep.py", "parameters.py", "console.py"},
+    "typer": {"cli.py", "observe.py", "upkeep.py", "parameters.py", "console.py"},
     "tinydb": {
         "repository.py",
         "storage.py",

@@ -41,13 +41,19 @@ def test_the_transcript_is_what_the_commands_print(tmp_path):
     assert masked("\n".join(replayed(block, tmp_path))) == masked(block.rstrip("\n"))
 
 
-def test_the_python_example_runs(tmp_path):
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    run = subprocess.run(
-        [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
-    assert "Items: ['100 inch TV']" in run.stdout
+def test_the_python_examples_run_one_after_the_other_and_their_comments_are_true(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        checked = re.sub(
+            r"^( *)(\S.*?)  # (.+)$", r"\1assert (\2) == \3", block, flags=re.MULTILINE
+        )
+        assert checked != block
+        run = subprocess.run(
+            [sys.executable, "-c", checked], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert run.returncode == 0, run.stderr
+        assert "Items: ['100 inch TV']" in run.stdout
 
 
 def test_ci_runs_the_test_command_of_the_readme():

@@ -1,0 +1,50 @@
+"""The eventsourcing library's example, on orders: an application that leads, followers that count.
+
+Nobody tells the followers anything: they follow the log, each from its own position.
+"""
+
+from .. import PlaceOrder, bootstrap
+from ..policies import Bestseller
+from ..projections import ItemSales, OrdersADay
+from ..runners import MultiThreadedRunner, Runner, SingleThreadedRunner
+from . import Stage
+
+ORDERS = (("dinosaurs", "trucks", "internet"), ("dinosaurs", "trucks"), ("dinosaurs",))
+COUNTS = ((1, 1, 1), (2, 2, 1), (3, 2, 1))  # of dinosaurs, trucks, internet after each order
+SECONDS = 30  # that a follower may take to catch up
+
+
+def run(stage: Stage) -> None:
+    """Play it under both runners; then let a follower come late."""
+    for kind in (SingleThreadedRunner, MultiThreadedRunner):
+        _play(stage, kind)
+    _come_late(stage)
+
+
+def _play(stage: Stage, kind: type[Runner]) -> None:
+    stage.step(f"{kind.__name__}: three orders; ItemSales follows")
+    with (
+        bootstrap(stage.data / kind.__name__, notifier=stage) as app,
+        kind(app, [ItemSales]) as runner,
+    ):
+        for items, expected in zip(ORDERS, COUNTS, strict=True):
+            app.bus.send(PlaceOrder(items))
+            runner.wait(app.log.position(), SECONDS)
+            counted = tuple(map(runner.get(ItemSales).times, ORDERS[0]))
+            stage.check(", ".join(map("{} {}".format, ORDERS[0], counted)), counted == expected)
+
+
+def _come_late(stage: Stage) -> None:
+    stage.step("A follower that comes late begins with the first event")
+    with bootstrap(stage.data / SingleThreadedRunner.__name__, notifier=stage) as app:
+        with SingleThreadedRunner(app, [ItemSales, OrdersADay]) as runner:
+            days = runner.get(OrdersADay).days()
+            stage.check("it has counted three orders", [count for _, count in days] == [3])
+            sold = runner.get(ItemSales).times("dinosaurs")
+            stage.check("the other one resumes, and counts nothing twice", sold == COUNTS[-1][0])
+
+        stage.step("A follower may send commands: the tenth order of an item makes it a bestseller")
+        with SingleThreadedRunner(app, [Bestseller]):
+            app.bus.send(PlaceOrder(("dinosaurs",) * 7))
+            told = [notice.items for notice in stage.notices if "Bestseller" in notice.title]
+            stage.check("sales were told of it, once", told == [("dinosaurs",)])

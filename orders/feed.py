@@ -1,0 +1,40 @@
+"""The live feed: messages of every process, as the log grows."""
+
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from .event_log import EventLog
+from .ledger import Position
+from .message import Message
+
+POLL = 0.05  # seconds between two looks at the size of the log
+
+
+class Told(NamedTuple):
+    """A message and the number of its line in the log."""
+
+    seq: int
+    message: Message
+
+
+def feed(log: EventLog, after: Position, until_idle: float | None = None) -> Iterator[Told]:
+    """Yield messages after a position as they are stored, each once, in order.
+
+    Args:
+        log: what is watched.
+        after: where to begin.
+        until_idle: seconds without news after which to end; None goes on for ever.
+
+    Raises:
+        StoreError: the log is damaged, or no longer the same file.
+    """
+    position = after
+    since = time.monotonic()
+    while until_idle is None or time.monotonic() - since < until_idle:
+        if log.size() > position.offset:
+            for entry in log.read(position):
+                yield from (Told(entry.line.seq, message) for message in entry.line.messages)
+                position = entry.end
+                since = time.monotonic()
+        time.sleep(POLL if until_idle is None else min(POLL, until_idle))

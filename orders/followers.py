@@ -1,0 +1,203 @@
+"""A follower: a projection that is fed from the log, and kept with its position in it.
+
+State and position are one file, replaced at once, so they never disagree. The file is a
+snapshot: where it is missing, damaged or of another log, the follower begins at the first
+event, with the same result.
+
+A policy's reaction is one commit of all that its commands store and of the record, in the
+log, that this event was reacted to. Whoever comes to the event again, because a process died
+or because two are at work, finds that record and does not react a second time.
+"""
+
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from time import perf_counter
+
+import msgspec
+from msgspec.structs import asdict
+
+from .bootstrap import App
+from .bus import STRANGE
+from .delivery import Settled
+from .errors import FollowerError, WiringError
+from .ledger import START, Delivery, Position
+from .line import checksum
+from .message import Event
+from .policies import Policy
+from .projections import Projection
+from .storage import FORMAT, Head, StateStorage, Tables
+from .subscriptions import check_target, matches
+
+CHEAP = 1 << 18  # bytes of state, and of log to fold in, that no user notices
+
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+class Follower:
+    """Brings one projection up to date with one store's log.
+
+    Args:
+        app: the store, and where a policy's commands go.
+        make: makes the projection, empty; its class will do.
+        reacts: whether a policy's commands are sent.
+
+    Attributes:
+        projection: its tables are what the log makes of it up to `position`.
+        position: up to where the log is folded in.
+
+    Raises:
+        WiringError: its name is none, or it follows what no event will ever match.
+    """
+
+    def __init__(self, app: App, make: Callable[[], Projection], *, reacts: bool = True) -> None:
+        self.projection = projection = make()
+        self._make = make
+        if not _NAME.fullmatch(projection.name):
+            raise WiringError(f"{projection.name!r} is no name; write it like item-sales")
+        for target in projection.follow:
+            check_target(target)
+        self.position = START
+        self._policy = projection if reacts and isinstance(projection, Policy) else None
+        self._app = app
+        self._log = app.log
+        path = app.projections / f"{projection.name}.json"
+        self._storage = StateStorage(path, app.disk)
+        self._kept = START
+        self._is_torn = False  # whether an event may be folded in half
+        self._line = b""  # the last one folded in
+        self._wanted: dict[type[Event], bool] = {}
+        self._settled: set[str] = set()  # ids of events that were reacted to
+        self._settled_until = START  # up to where the log was searched for these
+
+    @property
+    def name(self) -> str:
+        """The projection's name."""
+        return self.projection.name
+
+    def load(self) -> str | None:
+        """Take over what is kept, if it is of this log; say why it cannot be used, if so.
+
+        Raises:
+            ForeignFile: something else stands in its place.
+            StoreUnavailable: it cannot be read.
+        """
+        self.position, self._is_torn = START, False
+        self.projection.clear()
+        head, documents, damage = self._storage.load()
+        if head is not None:
+            if self._log.ends_at(Position(head.offset, head.seq), head.line):
+                try:
+                    self.projection.restore(documents)
+                    self.position = Position(head.offset, head.seq)
+                except KeyError:
+                    damage = "is of another version of the projection"
+            else:
+                damage = "was made of another log"
+        self._kept = self._settled_until = self.position
+        return damage
+
+    def as_found(self) -> Tables | None:
+        """Return the tables as they stand in the file, right or wrong; None where it has none."""
+        projection = self._make()
+        try:
+            projection.restore(msgspec.json.decode(self._storage.path.read_bytes()))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return None
+        return projection.tables
+
+    def catch_up(self, until: int | None = None) -> None:
+        """Fold in what the log has after `position`, up to a byte of it if that is given.
+
+        Raises:
+            FollowerError: at the stage "pulling" or "processing". What was folded since the last
+                save is forgotten, for it may be half of an event.
+        """
+        event: Event | None = None
+        stage = "pulling"
+        try:
+            if self._is_torn:
+                self.load()
+            if self._log.size() <= self.position.offset:
+                return
+            self._is_torn = True
+            if self._policy is not None:
+                self._look_for_settled()
+            for entry in self._log.read(self.position, until=until):
+                stage = "processing"
+                for message in entry.line.messages:
+                    if isinstance(message, Event) and self._wants(type(message)):
+                        event = message
+                        self._process(event)
+                event, stage = None, "pulling"
+                self.position, self._line = entry.end, entry.raw
+            self._is_torn = False
+        except STRANGE as error:
+            raise FollowerError(self.name, stage, event, error) from error
+        if self.position == self._settled_until:
+            self._settled.clear()
+
+    def save(self) -> None:
+        """Keep the projection and its position, in one step, if they have changed.
+
+        Raises:
+            StoreError: the disk refuses; what was kept before is as it was.
+        """
+        if self._is_torn or self.position == self._kept:
+            return
+        head = Head(FORMAT, self.position.seq, self.position.offset, checksum(self._line), "")
+        self._app.disk.make_directory(self._storage.path.parent)
+        with self._log.writing():
+            self._log.make_durable(self.position)  # or a power cut could leave less than we know
+            self._storage.write({"log": {"1": asdict(head)}, **self.projection.documents()})
+        self._kept = self.position
+
+    def keep_up(self, *, at_any_cost: bool) -> None:
+        """Load and catch up, if that is cheap or to be done at any cost; save now and then.
+
+        Raises:
+            FollowerError, StoreError: as `catch_up` and `save`.
+        """
+        head = self._storage.head()
+        behind = self._log.size() - (head.offset if head else 0)
+        if at_any_cost or max(self._storage.size(), behind) < CHEAP:
+            self.load()
+            self.catch_up()
+            if at_any_cost or behind > CHEAP // 4:
+                self.save()
+
+    def _wants(self, event: type[Event]) -> bool:
+        if (wanted := self._wanted.get(event)) is None:
+            wanted = any(matches(target, event) for target in self.projection.follow)
+            self._wanted[event] = wanted
+        return wanted
+
+    def _process(self, event: Event) -> None:
+        self.projection.apply(event)
+        if self._policy is None or event.id in self._settled:
+            return
+        commands = list(self._policy.react(event))
+        if not commands:
+            return
+        start = perf_counter()
+        with suppress(Settled), self._app.bus.handling_of(event), self._app.uow() as uow:
+            for command in commands:
+                self._app.bus.send(command)
+            seconds = round(perf_counter() - start, 6)
+            done = Delivery(event.id, self.name, "done", attempts=1, seconds=seconds)
+            uow.settle(done, lambda: self._check_unsettled(event))
+
+    def _check_unsettled(self, event: Event) -> None:
+        """Refuse, while nobody else can write, to react to an event for the second time."""
+        self._look_for_settled()
+        if event.id in self._settled:
+            raise Settled
+
+    def _look_for_settled(self) -> None:
+        """Learn which events this follower has reacted to, in whatever process."""
+        ours = [b'"subscriber":"%s"' % self.name.encode()]
+        end = self._log.position()
+        for entry in self._log.read(self._settled_until, containing=ours, until=end.offset):
+            found = (d.event for d in entry.line.deliveries if d.subscriber == self.name)
+            self._settled.update(found)
+        self._settled_until = end

@@ -1,0 +1,89 @@
+"""Rebuilds projections from the log beside the kept ones, and says what differs."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar
+
+from .bootstrap import App
+from .errors import StoreError
+from .followers import Follower
+from .policies import POLICIES
+from .projections import PROJECTIONS, Projection
+from .storage import Tables
+from .views import Row, as_json
+
+P = TypeVar("P", bound=Projection)
+
+
+class Difference(NamedTuple):
+    """An entry of a table that is not what the log makes of it; None is no entry."""
+
+    table: str
+    key: str
+    kept: Any
+    rebuilt: Any
+
+
+class Replayed(NamedTuple):
+    """What the rebuilding of one projection has shown."""
+
+    name: str
+    lines: int  # of the log that it was rebuilt from
+    found: str  # what was kept: "nothing", "equal", "different", or what is wrong with the file
+    differences: list[Difference]
+
+
+def replay(app: App, *, keep: bool) -> Iterator[Replayed]:
+    """Rebuild every projection and policy; no command is sent again.
+
+    A policy is rebuilt up to where it was: what comes after, it has yet to react to.
+
+    Args:
+        app: the store.
+        keep: whether the rebuilt ones take the place of the kept.
+
+    Raises:
+        FollowerError, StoreError: a projection cannot be rebuilt, or not be kept.
+    """
+    for make in (*PROJECTIONS, *POLICIES):
+        kept, rebuilt = (Follower(app, make, reacts=False) for _ in range(2))
+        damage = kept.load()
+        until = kept.position.offset or None
+        if until or make in PROJECTIONS:
+            rebuilt.catch_up(until)
+        found = kept.as_found()
+        differences = (
+            _compare(found, rebuilt.projection.tables) if found and rebuilt.position.seq else []
+        )
+        verdict = "different" if differences else "equal" if kept.position.offset else "nothing"
+        if keep:
+            rebuilt.save()
+        yield Replayed(rebuilt.name, rebuilt.position.seq, damage or verdict, differences)
+
+
+def rows(replayed: Replayed) -> Iterator[Row]:
+    """Yield what a replay found: projection, verdict, detail; then each difference."""
+    yield replayed.name, replayed.found, f"{replayed.lines:,} lines of the log"
+    for table, key, kept, rebuilt in replayed.differences:
+        change = f"kept {as_json(kept)}, the log says {as_json(rebuilt)}"
+        yield replayed.name, f"{table} {as_json(key)}", change
+
+
+def current(app: App, make: Callable[[], P]) -> P:
+    """Return a projection, up to date with the log, and keep it if the disk allows."""
+    projection = make()
+    follower = Follower(app, lambda: projection)
+    follower.load()
+    follower.catch_up()
+    with suppress(StoreError):  # it can be made again
+        follower.save()
+    return projection
+
+
+def _compare(kept: Tables, rebuilt: Tables) -> list[Difference]:
+    return [
+        Difference(table, key, before, after)
+        for table in rebuilt
+        for key in sorted(kept[table].keys() | rebuilt[table].keys())
+        if (before := kept[table].get(key)) != (after := rebuilt[table].get(key))
+    ]

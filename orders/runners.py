@@ -1,0 +1,280 @@
+"""Runners: they keep followers up to date with the log, in one thread or in one each.
+
+    with SingleThreadedRunner(app, [ItemSales]) as runner:
+        app.bus.send(PlaceOrder(("rope",)))
+        runner.get(ItemSales).times("rope")  # 1
+
+A runner prompts its followers, in the order in which they were declared, whenever this
+application has stored something, and looks for what other processes have. A follower that
+fails is stopped, and its error kept for `stop` and `watch_for_errors`; the others go on.
+After that it starts over from what was saved, and so resumes where it was. The interface is
+that of the runners of the `eventsourcing` library.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from threading import Event as Flag
+from threading import Lock, Thread
+from types import TracebackType
+from typing import Self, TypeVar
+
+from .bootstrap import App
+from .bus import STRANGE
+from .errors import FollowerError, OrdersError, WiringError
+from .followers import Follower
+from .ledger import Position
+from .projections import Projection
+
+POLL = 0.05  # seconds between two looks for what other processes have written
+
+P = TypeVar("P", bound=Projection)
+
+
+class Runner(ABC):
+    """What both runners have in common.
+
+    Args:
+        app: the store that is followed.
+        followers: what makes each projection or policy: its class, or a function.
+
+    Attributes:
+        errors: why followers have stopped, since the last start.
+    """
+
+    def __init__(self, app: App, followers: Sequence[Callable[[], Projection]]) -> None:
+        self.errors: list[FollowerError] = []
+        self._app = app
+        self._makers = tuple(followers)
+        self._followers: list[Follower] = []
+        self._is_started = False
+        self._has_failed = Flag()
+
+    def start(self) -> None:
+        """Load the followers and have them catch up.
+
+        Raises:
+            WiringError: the runner is started already, or two followers have one name.
+        """
+        if self._is_started:
+            raise WiringError("the runner is started already; stop it first")
+        self.errors, self._followers = [], []
+        self._has_failed.clear()
+        for make in self._makers:
+            name = getattr(make, "name", getattr(make, "__qualname__", repr(make)))
+            try:
+                follower = Follower(self._app, make)
+                follower.load()
+            except STRANGE as error:
+                self._note(FollowerError(name, "starting", None, error))
+            else:
+                self._followers.append(follower)
+        names = [follower.name for follower in self._followers]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise WiringError(f"two followers are named {', '.join(twice)}; rename one")
+        self._is_started = True
+        self._app.uow().prompts.append(self.prompt)
+        self._run()
+
+    def stop(self) -> None:
+        """Have the followers process what is in the log, save them, and let go.
+
+        Raises:
+            FollowerError: a follower had stopped before, or cannot be saved.
+        """
+        if not self._is_started:
+            return
+        self._drain()
+        self._is_started = False
+        self._app.uow().prompts.remove(self.prompt)
+        self._halt()
+        for follower in self._running():
+            try:
+                follower.save()
+            except OrdersError as error:
+                self._note(FollowerError(follower.name, "saving", None, error))
+        self._raise_first()
+
+    def get(self, kind: type[P]) -> P:
+        """Return the projection of this class, as far as it has caught up.
+
+        Raises:
+            OrdersError: none is followed here.
+        """
+        for follower in self._followers:
+            if isinstance(follower.projection, kind):
+                return follower.projection
+        raise OrdersError(f"no {kind.__name__} runs here")
+
+    def wait(self, position: Position, timeout: float) -> None:
+        """Wait until every follower has folded in the log up to `position`.
+
+        Args:
+            position: from `app.log.position()`, for instance.
+            timeout: seconds.
+
+        Raises:
+            TimeoutError: some follower has not.
+            FollowerError: some follower never will: it has stopped.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            self._look()
+            self._raise_first()
+            if not (late := [f.name for f in self._running() if f.position.seq < position.seq]):
+                return
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"not caught up in {timeout:g} s: {', '.join(late)}")
+            time.sleep(POLL / 10)
+
+    def watch_for_errors(self, timeout: float | None = None) -> None:
+        """Wait until a follower fails, or until `timeout` seconds are over; for ever if None.
+
+        Raises:
+            FollowerError: it has.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._has_failed.is_set():
+            self._look()
+            left = POLL if deadline is None else min(POLL, deadline - time.monotonic())
+            if left <= 0:
+                break
+            self._has_failed.wait(left)
+        self._raise_first()
+
+    @abstractmethod
+    def prompt(self) -> None:
+        """Tell the followers, in declared order, that the log has grown."""
+
+    @abstractmethod
+    def _run(self) -> None:
+        """Have the followers catch up for the first time."""
+
+    @abstractmethod
+    def _look(self) -> None:
+        """Have the followers process what other processes have written, if that is our work."""
+
+    @abstractmethod
+    def _halt(self) -> None:
+        """End what `_run` has begun."""
+
+    def _drain(self) -> None:
+        """Process what is in the log now, and what followers write because of it."""
+        appended = -1
+        while appended != self._app.log.appended:
+            appended = self._app.log.appended
+            end = self._app.log.position()
+            while any(follower.position.seq < end.seq for follower in self._running()):
+                self.prompt()
+                time.sleep(POLL / 10)
+
+    def _running(self) -> list[Follower]:
+        stopped = {error.follower for error in self.errors}
+        return [follower for follower in self._followers if follower.name not in stopped]
+
+    def _advance(self, follower: Follower) -> None:
+        """Bring one follower up to date; stop it if it fails."""
+        try:
+            follower.catch_up()
+        except FollowerError as error:
+            self._note(error)
+
+    def _note(self, error: FollowerError) -> None:
+        self.errors.append(error)
+        self._has_failed.set()
+
+    def _raise_first(self) -> None:
+        if self.errors:
+            first, *others = self.errors
+            for other in others:
+                first.add_note(str(other))
+            raise first
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.stop()
+        except FollowerError:
+            if error is None:  # what the block raised is the first thing to know
+                raise
+
+
+class SingleThreadedRunner(Runner):
+    """Runs followers in the thread that writes: when `bus.send` returns, they have processed.
+
+    What other processes write is processed inside `wait` and `watch_for_errors`.
+    """
+
+    def __init__(self, app: App, followers: Sequence[Callable[[], Projection]]) -> None:
+        super().__init__(app, followers)
+        self._prompted = Flag()
+        self._pumping = Lock()
+
+    def prompt(self) -> None:
+        """Have the followers process what is new; a prompt that comes meanwhile is not lost."""
+        self._prompted.set()
+        while self._prompted.is_set() and self._pumping.acquire(blocking=False):
+            try:
+                self._prompted.clear()
+                for follower in self._running():
+                    self._advance(follower)
+            finally:
+                self._pumping.release()
+
+    def _run(self) -> None:
+        self.prompt()
+
+    def _look(self) -> None:
+        self.prompt()
+
+    def _halt(self) -> None:
+        pass
+
+
+class MultiThreadedRunner(Runner):
+    """Runs each follower in a thread of its own; `bus.send` does not wait for any of them."""
+
+    def __init__(self, app: App, followers: Sequence[Callable[[], Projection]]) -> None:
+        super().__init__(app, followers)
+        self._threads: list[tuple[Thread, Flag]] = []
+        self._is_stopping = Flag()
+
+    def prompt(self) -> None:
+        """Wake the followers' threads; one that is awake already will look again."""
+        for _, wake in self._threads:
+            wake.set()
+
+    def _run(self) -> None:
+        self._is_stopping.clear()
+        for follower in self._followers:
+            wake = Flag()
+            wake.set()
+            thread = Thread(
+                target=self._follow, args=(follower, wake), name=follower.name, daemon=True
+            )
+            self._threads.append((thread, wake))
+            thread.start()
+
+    def _look(self) -> None:
+        pass
+
+    def _halt(self) -> None:
+        self._is_stopping.set()
+        self.prompt()
+        for thread, _ in self._threads:
+            thread.join()
+        self._threads.clear()
+
+    def _follow(self, follower: Follower, wake: Flag) -> None:
+        while not self._is_stopping.is_set() and follower in self._running():
+            wake.clear()
+            self._advance(follower)
+            wake.wait(POLL)

@@ -1,0 +1,175 @@
+"""What came of an order: one tree from each command to every effect, read from the log."""
+
+from collections.abc import Collection, Iterable, Iterator
+from datetime import datetime
+from typing import NamedTuple
+
+from .bootstrap import App
+from .event_log import EventLog
+from .ledger import Delivery
+from .message import Command, Event, Message, UnknownMessage, name_of
+from .policies import POLICIES
+from .times import iso
+from .views import Row, detail, ordinal, place_of, source_of
+
+
+class Node(NamedTuple):
+    """A message, a delivery, or one attempt of one; what came of it is below it."""
+
+    name: str
+    id: str
+    time: datetime | None
+    text: str
+    is_well: bool
+    children: list["Node"]
+
+
+class _Record(NamedTuple):
+    """What a line of the log says of a delivery."""
+
+    time: datetime
+    delivery: Delivery
+    owner: str | None
+
+
+def trace(app: App, order_id: str) -> list[Node]:
+    """Return the tree of every conversation about the order, the oldest first."""
+    messages, causes = _conversations(app.log, order_id)
+    records = _deliveries(app.log, {m.id for m in messages if _is_event(m)})
+    nodes = {message.id: _message_node(app, message, order_id) for message in messages}
+    for message in messages:
+        event, owed = nodes[message.id], records.get(message.id, {})
+        for subscriber, history in owed.items():
+            event.children.append(_delivery_node(app, subscriber, history))
+        event.children.extend(_absent(app, message, owed))
+    roots = []
+    for message in messages:
+        node, cause = nodes[message.id], nodes.get(message.causation_id or "")
+        if cause is None:
+            roots.append(node)
+        else:
+            sender = causes.get(message.id)
+            below = [child for child in cause.children if (child.name, child.id) == (sender, "")]
+            (below[0] if below else cause).children.append(node)
+    return roots
+
+
+def rows(nodes: Iterable[Node], depth: int = 0) -> Iterator[Row]:
+    """Yield the nodes of a tree and what is below them: depth, name, id, time, text."""
+    for node in nodes:
+        time = iso(node.time) if node.time else ""
+        yield str(depth), node.name, node.id, time, node.text
+        yield from rows(node.children, depth + 1)
+
+
+def _conversations(log: EventLog, order_id: str) -> tuple[list[Message], dict[str, str]]:
+    """Return the messages of each conversation about the order, and by which subscriber sent."""
+    about = {
+        message.correlation_id
+        for entry in log.read(containing=[order_id.encode()])
+        for message in entry.line.messages
+        if _order_id(message) == order_id
+    }
+    messages, causes = [], {}
+    for entry in log.read(containing=[conversation.encode() for conversation in about]):
+        ran = {d.event: d.subscriber for d in entry.line.deliveries if d.status != "pending"}
+        for message in entry.line.messages:
+            if message.correlation_id in about:
+                messages.append(message)
+                if message.causation_id in ran:
+                    causes[message.id] = ran[message.causation_id]
+    return messages, causes
+
+
+def _deliveries(log: EventLog, events: Collection[str]) -> dict[str, dict[str, list[_Record]]]:
+    """Return what the log says of these events' deliveries, by event and subscriber."""
+    found: dict[str, dict[str, list[_Record]]] = {}
+    if not events:
+        return found
+    for entry in log.read(containing=[event.encode() for event in events]):
+        for delivery in entry.line.deliveries:
+            if delivery.event in events:
+                record = _Record(entry.line.time, delivery, entry.line.owner)
+                by_subscriber = found.setdefault(delivery.event, {})
+                by_subscriber.setdefault(delivery.subscriber, []).append(record)
+    return found
+
+
+def _message_node(app: App, message: Message, order_id: str) -> Node:
+    text = detail(message, ("time", "order_id") if _order_id(message) == order_id else ("time",))
+    if isinstance(message, Command) and (handler := app.bus.handler(type(message))) is not None:
+        text = f"handled by {source_of(handler)} {text}"
+    return Node(name_of(message), message.id, message.time, text, True, [])
+
+
+def _delivery_node(app: App, subscriber: str, history: list[_Record]) -> Node:
+    """Return a delivery with each of its attempts, if there is more to say than that it ran."""
+    last = history[-1].delivery
+    attempts = [*_attempts(history)]
+    state = {
+        "done": "ran",
+        "failed": "failed; see orders retry",
+        "dead": "dead letter: given up after retries; see orders retry",
+        "pending": _why_pending(app, subscriber, history[-1]),
+    }[last.status]
+    facts = [_source(app, subscriber), state]
+    if last.status == "done":
+        facts.append(f"at the {ordinal(last.attempts)} attempt" if last.attempts > 1 else "")
+        facts.append(f"in {last.seconds * 1000:.1f} ms")
+    if last.deaths:
+        facts.append(f"(processes that died of it: {last.deaths})")
+    is_plain = len(attempts) == 1 and last.status == "done"
+    text = " ".join(filter(None, facts))
+    is_well = last.status == "done"
+    return Node(subscriber, "", history[-1].time, text, is_well, [] if is_plain else attempts)
+
+
+def _attempts(history: list[_Record]) -> Iterator[Node]:
+    for time, delivery, _ in history:
+        if delivery.status == "pending":
+            continue
+        number = delivery.attempts - len(delivery.failures)
+        for failure in delivery.failures:
+            yield _attempt(number, time, failure.seconds, failure.error)
+            number += 1
+        yield _attempt(number, time, delivery.seconds, delivery.error)
+
+
+def _attempt(number: int, time: datetime, seconds: float, error: str | None) -> Node:
+    outcome = "ran" if error is None else "failed"
+    text = f"{outcome} in {seconds * 1000:.1f} ms{'' if error is None else f': {error}'}"
+    return Node(f"attempt {number}", "", time, text, error is None, [])
+
+
+def _absent(app: App, message: Message, owed: Collection[str]) -> Iterator[Node]:
+    """Yield who would hear such an event now, but was not owed this one."""
+    if isinstance(message, Event) and not isinstance(message, UnknownMessage):
+        for name, function, _ in app.bus.subscribers(type(message)):
+            if name not in owed:
+                why = "did not run: it was not registered when the event was stored"
+                yield Node(name, "", None, f"({place_of(function)}) {why}", False, [])
+
+
+def _why_pending(app: App, subscriber: str, record: _Record) -> str:
+    if app.bus.subscriber(subscriber) is None:
+        return "has not run: it is not registered in this process"
+    if record.owner is not None and app.leases.is_alive(record.owner):
+        return "has not run yet: a process is at work on it"
+    return "has not run: its process died; the next command delivers it"
+
+
+def _source(app: App, subscriber: str) -> str:
+    policies = {policy.name: policy.react for policy in POLICIES}
+    known = app.bus.subscriber(subscriber)
+    function = known.function if known else policies.get(subscriber)
+    return f"({place_of(function)})" if function else "(not registered in this process)"
+
+
+def _is_event(message: Message) -> bool:
+    return isinstance(message, Event | UnknownMessage)
+
+
+def _order_id(message: Message) -> str | None:
+    if isinstance(message, UnknownMessage):
+        return message.fields.get("order_id")
+    return getattr(message, "order_id", None)
