@@ -1,5 +1,6 @@
 """The command line: each command parses, sends a message or asks the store, shows the answer."""
 
+import gc
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -9,10 +10,9 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from . import __version__, exchange, history, observe, upkeep, views
+from . import __version__, history, observe, upkeep, views
 from .commands import CancelOrder, PlaceOrder, ShipOrder
 from .console import Console
-from .demos import SCENARIOS, play
 from .disk import Disk
 from .domain import MAX_ITEMS, Status
 from .errors import OrdersError
@@ -32,6 +32,7 @@ app = typer.Typer(
 
 def main() -> NoReturn:
     """Run the command line and exit with its status."""
+    gc.freeze()  # what is imported stays: without this, Python looks it all over again at exit
     console = Console()
     app.rich_markup_mode = "rich" if console.draws else None  # Rich takes 50 ms to import
     sys.exit(console.run(lambda: app(standalone_mode=False, prog_name="orders", obj=console)))
@@ -122,9 +123,11 @@ def list_orders(
             total, orders = len(found), found[:most]
         if csv:
             with_keys = ((order, store.orders.key_of(order.id)) for order in orders)
+            from . import exchange  # noqa: PLC0415 - csv costs a start that few need
+
             console.lines(exchange.write(with_keys, "csv"))
         elif json:
-            console.json_lines(exchange.json_array(map(exchange.order_json, orders)))
+            console.json_lines(views.json_array(map(views.as_json, orders)))
         else:
             console.orders(orders)
         if not total and wanted == EVERY_ORDER and at is None:
@@ -206,6 +209,8 @@ def import_orders(
 
     The whole file is checked first: a bad line anywhere, and nothing is imported.
     """
+    from . import exchange  # noqa: PLC0415 - see `list`
+
     total = exchange.check(file)
     with open_store(context, in_bulk=True) as (console, store):
         console.notices_to = "nowhere"
@@ -224,10 +229,12 @@ def export(
         Path | None, typer.Argument(metavar="[FILE]", help="Where to; standard output if left out.")
     ] = None,
     to: Annotated[
-        exchange.Format | None, typer.Option("--format", help="Else the file's ending; else json.")
+        views.Format | None, typer.Option("--format", help="Else the file's ending; else json.")
     ] = None,
 ) -> None:
     """Write every order, oldest first, so that import can read it."""
+    from . import exchange  # noqa: PLC0415 - see `list`
+
     with open_store(context, recover=False) as (console, store):
         orders = [*reversed(store.orders.list())]
         with_keys = ((order, store.orders.key_of(order.id)) for order in orders)
@@ -255,6 +262,8 @@ def demo(
 
     Each run checks what it shows, and fails if that has not happened.
     """
+    from .demos import SCENARIOS, play  # noqa: PLC0415 - only this command needs them
+
     console: Console = context.obj
     if list_them:
         console.rows(("Scenario", "Shows"), [(name, text) for name, text in SCENARIOS.items()])

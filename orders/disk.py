@@ -12,6 +12,8 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from threading import RLock
 
@@ -215,9 +217,13 @@ class FileLock:
                 break
             self.close()  # somebody has deleted the file: others lock its successor
         if not shared:
-            holder = f"process {os.getpid()} since {now():%FT%TZ}".ljust(63) + "\n"
-            with suppress(OSError):  # a full disk must not keep the lock locked
-                os.pwrite(self._descriptor, holder.encode(), 0)
+            self._say_who_holds(self._descriptor)
+
+    def _say_who_holds(self, descriptor: int) -> None:
+        holder = _holder(os.getpid(), int(time.time()))
+        with suppress(OSError):  # a full disk must not keep the lock locked
+            if os.pread(descriptor, len(holder), 0) != holder:  # reading is cheaper than writing
+                os.pwrite(descriptor, holder, 0)
 
     def _is_in_place(self, descriptor: int) -> bool:
         try:
@@ -226,7 +232,7 @@ class FileLock:
             return False
 
     def _open(self, *, shared: bool) -> int | None:
-        require_regular(self.path)
+        regular_status(self.path)
         try:
             return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
         except OSError as error:
@@ -237,23 +243,29 @@ class FileLock:
         return None
 
 
-def require_regular(path: Path) -> bool:
-    """Return whether `path` exists.
+@lru_cache(maxsize=1)
+def _holder(process: int, second: int) -> bytes:
+    since = datetime.fromtimestamp(second, UTC)
+    return f"process {process} since {since:%FT%TZ}".ljust(63).encode() + b"\n"
+
+
+def regular_status(path: Path) -> os.stat_result | None:
+    """Return what the system knows of the file, or None where there is none.
 
     Raises:
         ForeignFile: it is a directory, a FIFO or another thing that is not a plain file.
         StoreUnavailable: the system does not let us look.
     """
     try:
-        mode = path.stat().st_mode
+        status = path.stat()
     except FileNotFoundError:
-        return False
+        return None
     except OSError as error:
         raise StoreUnavailable(path, reason(error)) from error
-    if not stat.S_ISREG(mode):
-        kind = "a directory" if stat.S_ISDIR(mode) else "no regular file"
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
         raise ForeignFile(path, f"is {kind}")
-    return True
+    return status
 
 
 def aside(path: Path) -> Path:

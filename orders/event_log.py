@@ -12,7 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from . import line as codec
-from .disk import Disk, FileLock, reason, require_regular
+from .disk import Disk, FileLock, reason, regular_status
 from .errors import ForeignFile, NotStored, StoreUnavailable, WrongPayload
 from .ledger import START, Delivery, Ledger, Owed, Position
 from .line import FORMAT, Line
@@ -57,7 +57,7 @@ class EventLog:
         Raises:
             ForeignFile: something else stands in its place, or now does.
         """
-        if not require_regular(self.path):
+        if not regular_status(self.path):
             self._identify(None)
             return 0
         with self._lock.held(shared=True):
@@ -102,7 +102,7 @@ class EventLog:
 
     def position(self) -> Position:
         """Return where the last whole line ends."""
-        if not require_regular(self.path):
+        if not regular_status(self.path):
             return START
         with self._lock.held(shared=True), self.path.open("rb") as file:
             return self._learn_up_to(file.fileno(), os.fstat(file.fileno()).st_size)
@@ -146,7 +146,8 @@ class EventLog:
             StoreBusy: somebody else holds it for too long.
             LogDamaged: a line that it had to read is not what was written.
         """
-        self._disk.make_directory(self.path.parent)
+        if self._descriptor is None:
+            self._disk.make_directory(self.path.parent)
         with self._lock.held():
             self._catch_up(self._open())
             yield
@@ -249,7 +250,7 @@ class EventLog:
         return True
 
     def _open(self) -> int:
-        status = self.path.stat() if require_regular(self.path) else None
+        status = regular_status(self.path)
         self._identify(status)
         if self._descriptor is not None:
             return self._descriptor

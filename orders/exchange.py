@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from io import StringIO
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import msgspec
 
@@ -19,8 +19,8 @@ from .commands import CancelOrder, PlaceOrder, ShipOrder
 from .domain import OrderState, Status, valid_items, valid_text
 from .errors import ImportRefused, Interrupted, InvalidOrder, KeyTaken, OrdersError
 from .unit_of_work import UnitOfWork
+from .views import Format, json_array
 
-Format = Literal["json", "jsonl", "csv"]
 COLUMNS = ("key", "item", "customer", "status", "id", "placed_at", "version")
 _OPTIONAL = ", ".join(COLUMNS[2:])
 CHUNK = 200  # orders a commit
@@ -155,24 +155,6 @@ def write(orders: Iterable[tuple[OrderState, str]], to: Format) -> Iterator[str]
         return
     lines = (_json(order, key) for order, key in orders)
     yield from lines if to == "jsonl" else json_array(lines)
-
-
-def order_json(order: OrderState) -> str:
-    """Return the order as one line of JSON."""
-    return msgspec.json.encode(order).decode()
-
-
-def json_array(lines: Iterable[str]) -> Iterator[str]:
-    """Yield the lines of a JSON array of which each of `lines` is an element."""
-    yield "["
-    waiting: str | None = None
-    for line in lines:
-        if waiting is not None:
-            yield f" {waiting},"
-        waiting = line
-    if waiting is not None:
-        yield f" {waiting}"
-    yield "]"
 
 
 def _place_chunk(app: App, chunk: list[FileOrder], new: list[str]) -> None:

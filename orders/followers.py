@@ -31,7 +31,7 @@ from .subscriptions import check_target, matches
 
 CHEAP = 1 << 18  # bytes of state, and of log to fold in, that no user notices
 
-_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
 
 
 class Follower:
@@ -53,7 +53,7 @@ class Follower:
     def __init__(self, app: App, make: Callable[[], Projection], *, reacts: bool = True) -> None:
         self.projection = projection = make()
         self._make = make
-        if not _NAME.fullmatch(projection.name):
+        if not re.fullmatch(_NAME, projection.name):
             raise WiringError(f"{projection.name!r} is no name; write it like item-sales")
         for target in projection.follow:
             check_target(target)

@@ -5,15 +5,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from . import exchange, views
+from . import views
 from .console import Console
-from .feed import Told, feed
 from .ledger import START
-from .message import name_of
+from .message import Message, name_of
 from .parameters import JsonOption, OrderArgument, open_store
-from .projections import ItemSales, OrdersADay
-from .replay import current
-from .trace import rows, trace
 
 TOP = 10  # items in a chart
 DAYS = 14  # in a chart
@@ -31,7 +27,7 @@ def log(
     with open_store(context, recover=False) as (console, store):
         entries = (entry for entry in store.log.read() if entry.line.seq > after)
         if json:
-            console.json_lines(exchange.json_array(entry.raw.decode() for entry in entries))
+            console.json_lines(views.json_array(entry.raw.decode() for entry in entries))
         else:
             console.records(row for entry in entries for row in views.log_rows(entry.line))
 
@@ -48,30 +44,33 @@ def watch(
     ] = None,
 ) -> None:
     """Show messages of every terminal as they are stored, until Ctrl-C."""
+    from .feed import feed  # noqa: PLC0415 - a start pays for what it uses
+
     with open_store(context, recover=False) as (console, store):
         after = START if begin == "start" else store.log.position()
         if console.draws and not json:
             console.say(f"Watching {store.log.path}; Ctrl-C ends it.")
-        for told in feed(store.log, after, until_idle):
+        for seq, message in feed(store.log, after, until_idle):
             if json:
-                console.json(views.message_object(*told))
+                console.json(views.message_object(seq, message))
             else:
-                _show(console, told)
+                _show(console, seq, message)
 
 
-def _show(console: Console, told: Told) -> None:
+def _show(console: Console, seq: int, message: Message) -> None:
     if console.draws:
         from . import render  # noqa: PLC0415 - Rich takes 50 ms to import
 
-        message = told.message
         render.show(render.told(message.time, name_of(message), views.detail(message)))
     else:
-        console.records([views.message_row(*told)])
+        console.records([views.message_row(seq, message)])
 
 
 @commands.command("trace", epilog="Example: orders trace 3f2a")
 def trace_order(context: typer.Context, order: OrderArgument) -> None:
     """Show what came of an order: from each command to every effect, who ran and who did not."""
+    from .trace import rows, trace  # noqa: PLC0415 - a start pays for what it uses
+
     with open_store(context, recover=False) as (console, store):
         state = store.orders.get(store.orders.resolve(order)).state
         nodes = trace(store, state.id)
@@ -90,6 +89,9 @@ def stats(context: typer.Context, json: JsonOption = False) -> None:
 
     A cancelled order's items do not count. Days are of UTC.
     """
+    from .projections import ItemSales, OrdersADay  # noqa: PLC0415 - a start pays for what it uses
+    from .replay import current  # noqa: PLC0415 - same
+
     with open_store(context, recover=False) as (console, store):
         items = current(store, ItemSales).ranking()
         days = current(store, OrdersADay).days()

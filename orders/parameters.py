@@ -16,8 +16,8 @@ from .settings import Settings
 from .text import shorten
 from .times import parse_time
 
-# All that is left of an item in a completion: shells evaluate what they are given as help.
-_HARMLESS = re.compile(r"[^\w ,.-]")
+# Not left of an item in a completion: shells evaluate what they are given as help.
+_HARMFUL = r"[^\w ,.-]"
 
 
 FEW = 10  # notices that are printed when they come late
@@ -78,7 +78,7 @@ def complete_order(context: typer.Context, incomplete: str) -> list[tuple[str, s
     try:
         with bootstrap(context.find_root().params.get("data")) as store:
             return [
-                (order.id, _HARMLESS.sub(" ", shorten(", ".join(order.items))))
+                (order.id, re.sub(_HARMFUL, " ", shorten(", ".join(order.items))))
                 for order in store.orders.list()
                 if order.id.startswith(incomplete)
             ]

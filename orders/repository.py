@@ -6,6 +6,7 @@ back. So a state file may be old, gone or damaged without any order being lost.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +21,17 @@ from .events import OrderCreated, OrderEvent
 from .filters import EVERY_ORDER, Filter, query
 from .ledger import START, Position
 from .line import checksum
-from .storage import FORMAT, Head, Loaded, OrderTables, StateStorage, Tables
+from .storage import (
+    FORMAT,
+    Documents,
+    Head,
+    KeyDocument,
+    Loaded,
+    OrderDocument,
+    OrderTables,
+    StateStorage,
+    Tables,
+)
 
 SMALL = 1 << 20  # bytes; below, every command brings the state file up to date
 
@@ -88,8 +99,8 @@ class TinyDBOrderRepository:
         self._line = ""  # checksum of the last line folded in
         self._head: Head | None = None
         self.damage: str | None = None
-        self._numbers: dict[str, int] = {}  # order id -> TinyDB's document id
-        self._keys: dict[str, str] = {}  # key -> order id
+        self._documents = Documents({}, OrderDocument)  # the table of orders
+        self._keys = Documents({}, KeyDocument)
         self._verified = False
 
     def get(self, order_id: str) -> Order:
@@ -117,11 +128,10 @@ class TinyDBOrderRepository:
         """
         with self._lock:
             self.refresh()
-            if prefix in self._numbers:
+            numbers = self._documents.by("id")
+            if prefix in numbers:
                 return prefix
-            found = [
-                order_id for order_id in self._numbers if prefix and order_id.startswith(prefix)
-            ]
+            found = [order_id for order_id in numbers if prefix and order_id.startswith(prefix)]
         if not found:
             raise OrderNotFound(prefix)
         if len(found) > 1:
@@ -132,10 +142,11 @@ class TinyDBOrderRepository:
         """Return the id of the order placed with this key; an order's id is a key of it too."""
         with self._lock:
             self.refresh()
-            order_id = self._keys.get(key) or (key if key in self._numbers else None)
-            if order_id is not None:  # who gets this answer takes the order for stored
-                self._log.make_durable(self.position)
-            return order_id
+            known = self._keys.by("key").get(key) or self._documents.by("id").get(key)
+            if known is None:
+                return None
+            self._log.make_durable(self.position)  # who gets this answer takes it for stored
+            return str(self._documents[known]["id"])
 
     def version(self, order_id: str) -> int:
         """Return the order's stored version; 0 where there is no such order."""
@@ -147,8 +158,8 @@ class TinyDBOrderRepository:
         with self._lock:
             self.refresh()
             if wanted == EVERY_ORDER:
-                newest = [*self._numbers][::-1][:limit]
-                return [state for order_id in newest if (state := self._state(order_id))]
+                newest = islice(reversed(self._documents), limit)
+                return [self._stored(number) for number in newest]
             found = self._orders.search(query(wanted))
         return [msgspec.convert(document, OrderState) for document in found[::-1][:limit]]
 
@@ -157,14 +168,14 @@ class TinyDBOrderRepository:
         with self._lock:
             self.refresh()
             if wanted == EVERY_ORDER:
-                return len(self._numbers)
+                return len(self._documents)
             return self._orders.count(query(wanted))
 
     def key_of(self, order_id: str) -> str:
         """Return the key that the order was placed with, or else its id."""
         with self._lock:
             self.refresh()
-            document = self._storage.tables["keys"].get(str(self._numbers[order_id]))
+            document = self._keys.get(self._documents.by("id")[order_id])
         return document["key"] if document else order_id
 
     def refresh(self, until: int | None = None) -> None:
@@ -172,6 +183,8 @@ class TinyDBOrderRepository:
         with self._lock:
             if self._position is None:
                 self._position = self._load()
+            elif self._position.offset == self._log.size():
+                return
             for entry in self._log.read(self._position, until=until):
                 for message in entry.line.messages:
                     if isinstance(message, CHANGES):
@@ -255,11 +268,9 @@ class TinyDBOrderRepository:
                 " to go on with the log as it is"
             )
         self._head, self._line, self.damage = head, head.line if head else "", damage
-        self._storage.tables = {"log": {}, "orders": {}, "keys": {}, **tables}
-        documents = self._storage.tables["orders"]
-        self._numbers = {document["id"]: int(number) for number, document in documents.items()}
-        keys = self._storage.tables["keys"].values()
-        self._keys = {document["key"]: document["order_id"] for document in keys}
+        self._documents = Documents(tables.get("orders", {}), OrderDocument)
+        self._keys = Documents(tables.get("keys", {}), KeyDocument)
+        self._storage.tables = {"orders": self._documents, "keys": self._keys}
         self._verified = True
         return Position(head.offset, head.seq) if head else START
 
@@ -273,17 +284,17 @@ class TinyDBOrderRepository:
             state = evolve(self._state(event.order_id), event)
         except ValueError as error:
             raise LogDamaged(self._log.path, seq, str(error)) from error
-        number = self._numbers.setdefault(state.id, len(self._numbers) + 1)
-        self._storage.tables["orders"][str(number)] = msgspec.to_builtins(state)
+        number = self._documents.by("id").get(state.id) or str(len(self._documents) + 1)
+        self._documents.put(number, msgspec.to_builtins(state))
         if isinstance(event, OrderCreated) and event.key is not None:
-            self._keys[event.key] = state.id
-            key = {"key": event.key, "order_id": state.id}
-            self._storage.tables["keys"][str(number)] = key
+            self._keys.put(number, {"key": event.key, "order_id": state.id})
 
     def _state(self, order_id: str) -> OrderState | None:
-        number = self._numbers.get(order_id)
-        document = None if number is None else self._orders.get(doc_id=number)
-        return None if document is None else msgspec.convert(document, OrderState)
+        number = self._documents.by("id").get(order_id)
+        return None if number is None else self._stored(number)
+
+    def _stored(self, number: str) -> OrderState:
+        return msgspec.convert(self._orders.get(doc_id=int(number)), OrderState)
 
     def _set_aside(self, damage: str) -> None:
         if not self._storage.size():

@@ -12,6 +12,7 @@ and begins the file with a table that says which part of the log the state is ma
 `line`; `checksum` is the CRC-32 of that and of all that follows. Stock TinyDB opens the file.
 """
 
+from collections.abc import ItemsView, ValuesView
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypedDict
 from zlib import crc32
@@ -19,7 +20,7 @@ from zlib import crc32
 import msgspec
 from tinydb.storages import Storage
 
-from .disk import Disk, reason, require_regular
+from .disk import Disk, reason, regular_status
 from .errors import ForeignFile, StoreUnavailable
 
 FORMAT = 1
@@ -49,12 +50,73 @@ class Head(msgspec.Struct, frozen=True):
     checksum: str
 
 
+class KeyDocument(TypedDict):
+    """An idempotency key and the order that it belongs to."""
+
+    key: str
+    order_id: str
+
+
 class OrderTables(TypedDict):
-    """The tables of orders.json, so that msgspec reads items as tuples."""
+    """The tables of orders.json as they are loaded: most of their documents nobody looks at."""
 
     log: dict[str, dict[str, Any]]
-    orders: dict[str, OrderDocument]
-    keys: dict[str, dict[str, str]]
+    orders: dict[str, msgspec.Raw]
+    keys: dict[str, msgspec.Raw]
+
+
+class Documents(dict[str, Any]):
+    """A table for TinyDB whose documents, given as raw JSON, are decoded when looked at.
+
+    Args:
+        raw: JSON by document number.
+        kind: what to decode it as.
+    """
+
+    def __init__(self, raw: dict[str, msgspec.Raw], kind: Any) -> None:
+        super().__init__(raw)
+        self._decoder = msgspec.json.Decoder(kind)
+        self._indexes: dict[str, dict[str, str]] = {}
+
+    def __getitem__(self, number: str) -> Any:
+        document = super().__getitem__(number)
+        if isinstance(document, msgspec.Raw):
+            document = self[number] = self._decoder.decode(document)
+        return document
+
+    def get(self, number: str, default: Any = None) -> Any:
+        """Return a document, or the default."""
+        return self[number] if number in self else default  # noqa: SIM401 - this is get
+
+    def items(self) -> Any:
+        """Return the documents with their numbers."""
+        return ItemsView(self)
+
+    def values(self) -> Any:
+        """Return the documents."""
+        return ValuesView(self)
+
+    def by(self, field: str) -> dict[str, str]:
+        """Return the documents' numbers by a field of text, which is all that is decoded."""
+        if (index := self._indexes.get(field)) is None:
+            only = msgspec.defstruct("Only", [(field, str)])
+            decode, convert = msgspec.json.Decoder(only).decode, msgspec.convert
+            index = self._indexes[field] = {
+                getattr(decode(d) if isinstance(d, msgspec.Raw) else convert(d, only), field): n
+                for n, d in super().items()
+            }
+        return index
+
+    def put(self, number: str, document: dict[str, Any]) -> None:
+        """Add a document, or replace one; what it is found by does not change."""
+        self[number] = document
+        for field, index in self._indexes.items():
+            index[document[field]] = number
+
+    def __eq__(self, other: object) -> bool:
+        return dict(self.items()) == other
+
+    __hash__ = None
 
 
 class Loaded(NamedTuple):
@@ -101,11 +163,12 @@ class StateStorage(Storage):
 
     def size(self) -> int:
         """Return the file's size in bytes; 0 where there is none."""
-        return self.path.stat().st_size if require_regular(self.path) else 0
+        status = regular_status(self.path)
+        return status.st_size if status else 0
 
     def head(self) -> Head | None:
         """Return the head, reading the beginning of the file only; None where it has none."""
-        if not require_regular(self.path):
+        if not regular_status(self.path):
             return None
         with self._open() as file:
             return _split(file.read(HEAD_SIZE))[0]
@@ -117,7 +180,7 @@ class StateStorage(Storage):
             ForeignFile: it is JSON, but not ours.
         """
         data = b""
-        if require_regular(self.path):
+        if regular_status(self.path):
             with self._open() as file:
                 data = file.read()
         if not data:

@@ -15,6 +15,7 @@ class Unit:
         self.cause = cause
         self.since = moment()
         self.orders: dict[str, Order] = {}
+        self.keys: dict[str, str] = {}  # key of a new order -> its id
         self.messages: dict[str, Message] = {}
         self.deliveries: list[Delivery] = []
         self.checks: list[Callable[[], None]] = []
@@ -43,6 +44,7 @@ class Unit:
     def join(self, outer: "Unit") -> None:
         """Become part of the outer unit."""
         outer.orders.update(self.orders)
+        outer.keys.update(self.keys)
         outer.messages.update(self.messages)
         outer.deliveries += self.deliveries
         outer.checks += self.checks

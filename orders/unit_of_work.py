@@ -27,6 +27,8 @@ from .message import Command, Event
 from .repository import OrderRepository
 from .unit import Unit
 
+MANY = 10  # events of one unit; the deliveries of more are recorded in one commit
+
 
 class _Stack(local):
     """The open units of one thread, and the commands in the middle of which some were stored."""
@@ -219,7 +221,12 @@ class UnitOfWork:
                 self._publish(events)
 
     def _publish(self, events: list[Event]) -> None:
-        self._bus.publish(*events)
+        """Tell the bus; what comes of many events is stored together, for the disk's sake."""
+        if self._bus.is_publishing or len(events) <= MANY:
+            self._bus.publish(*events)
+        else:
+            with self:
+                self._bus.publish(*events)
         if not self._bus.is_publishing:
             for prompt in tuple(self.prompts):
                 prompt()
@@ -250,6 +257,8 @@ class UnitOrders:
             raise OrdersError(f"another copy of order {order.id} is in this unit; change that one")
         if order.id not in unit.orders:
             unit.orders[order.id] = order
+            if order.key is not None:
+                unit.keys[order.key] = order.id
             self._announce(Added, {order.id: order})
 
     def get(self, order_id: str) -> Order:
@@ -269,8 +278,7 @@ class UnitOrders:
         """Return the id of the order placed with this key, in this unit or before, or None."""
         unit: Unit | None = self._unit()
         while unit is not None:
-            for order in unit.orders.values():
-                if key in (order.key, order.id):
-                    return order.id
+            if (order_id := unit.keys.get(key, key)) in unit.orders:
+                return order_id
             unit = unit.outer
         return self._repository.with_key(key)

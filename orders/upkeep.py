@@ -4,12 +4,9 @@ from typing import Annotated
 
 import typer
 
-from . import exchange, views
-from .doctor import examine, repair
+from . import views
 from .errors import OrdersError
 from .parameters import JsonOption, open_store
-from .replay import replay as rebuild
-from .replay import rows
 
 commands = typer.Typer()
 
@@ -27,7 +24,7 @@ def deliveries(
         accounts = store.deliveries.accounts().having(*wanted)
         if json:
             lines = (console.to_json(views.delivery_object(account)) for account in accounts)
-            console.json_lines(exchange.json_array(lines))
+            console.json_lines(views.json_array(lines))
         else:
             console.rows(views.DELIVERY_COLUMNS, list(map(views.delivery_row, accounts)))
 
@@ -60,6 +57,8 @@ def doctor(
 
     The log, the state, the lock, permissions, deliveries, leftovers: exit 1 if one is not well.
     """
+    from .doctor import examine, repair  # noqa: PLC0415 - a start pays for what it uses
+
     with open_store(context, recover=False) as (console, store):
         for deed in repair(store) if mend else ():
             console.say(f"Repaired: {deed}.")
@@ -85,9 +84,11 @@ def replay(
     ] = False,
 ) -> None:
     """Rebuild the projections from the log and say what differs; nobody is notified again."""
+    from . import replay as room  # noqa: PLC0415 - a start pays for what it uses
+
     with open_store(context, recover=False) as (console, store):
-        replayed = list(rebuild(store, keep=not dry_run))
-        console.records(row for one in replayed for row in rows(one))
+        replayed = list(room.replay(store, keep=not dry_run))
+        console.records(row for one in replayed for row in room.rows(one))
         wrong = sum(bool(one.differences) for one in replayed)
         said = f"{wrong or 'None'} of {len(replayed)} projections differed from the log"
         console.say(f"{said}; {'nothing was changed' if dry_run else 'all are made anew'}.")

@@ -1,9 +1,9 @@
 """What commands show, as plain values: rows for `list`, `show`, `log` and `topics`."""
 
 import inspect
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -16,6 +16,7 @@ from .message import Command, Event, Message, UnknownMessage, name_of
 from .times import iso
 
 Row = tuple[str, ...]
+Format = Literal["json", "jsonl", "csv"]
 
 DELIVERY_COLUMNS = ("Event", "Subscriber", "Status", "Attempts", "Changed", "Last error")
 
@@ -131,6 +132,19 @@ def place_of(function: Callable[..., Any]) -> str | None:
 def as_json(value: Any) -> str:
     """Return a value as one line of JSON."""
     return msgspec.json.encode(value).decode()
+
+
+def json_array(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of a JSON array of which each of `lines` is an element."""
+    yield "["
+    waiting: str | None = None
+    for line in lines:
+        if waiting is not None:
+            yield f" {waiting},"
+        waiting = line
+    if waiting is not None:
+        yield f" {waiting}"
+    yield "]"
 
 
 def own_fields(message: Message) -> dict[str, Any]:

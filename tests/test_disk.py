@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from orders import bootstrap
-from orders.disk import Disk, FileLock, reason, require_regular
+from orders.disk import Disk, FileLock, reason, regular_status
 from orders.errors import ForeignFile, NotWritten, StoreBusy, StoreError, StoreUnavailable
 
 STEPS = ["open", "write", "sync", "replace", "sync_directory"]
@@ -240,30 +240,30 @@ def test_a_place_where_nothing_can_be_made_is_refused(wanted):
         Disk().make_directory(Path(wanted))
 
 
-# require_regular
+# regular_status
 
 
 def test_a_file_and_a_link_to_one_are_regular(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "link").symlink_to("file")
-    assert require_regular(tmp_path / "file")
-    assert require_regular(tmp_path / "link")
+    assert regular_status(tmp_path / "file")
+    assert regular_status(tmp_path / "link")
 
 
 def test_what_is_not_there_is_no_error(tmp_path):
     (tmp_path / "dangling").symlink_to("nothing")
-    assert not require_regular(tmp_path / "nothing")
-    assert not require_regular(tmp_path / "nowhere" / "nothing")
-    assert not require_regular(tmp_path / "dangling")
+    assert not regular_status(tmp_path / "nothing")
+    assert not regular_status(tmp_path / "nowhere" / "nothing")
+    assert not regular_status(tmp_path / "dangling")
 
 
 def test_a_directory_a_fifo_and_a_device_are_foreign(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(ForeignFile, match="is a directory; it was left untouched"):
-        require_regular(tmp_path)
+        regular_status(tmp_path)
     for path in (tmp_path / "fifo", Path("/dev/null")):
         with pytest.raises(ForeignFile, match=f"{path} is no regular file"):
-            require_regular(path)
+            regular_status(path)
 
 
 def test_what_cannot_be_looked_at_is_unavailable(tmp_path):
@@ -271,7 +271,7 @@ def test_what_cannot_be_looked_at_is_unavailable(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     for path in (tmp_path / "file" / "below", tmp_path / "loop"):
         with pytest.raises(StoreUnavailable, match=f"cannot use {path}: "):
-            require_regular(path)
+            regular_status(path)
 
 
 def test_the_reason_is_the_systems_words_without_paths():

@@ -51,7 +51,7 @@ HOUSE = {
         " settings subscriptions unit_of_work"
     ),
     "orders": "bootstrap bus commands domain errors events message notifier settings",
-    "exchange": "bootstrap commands domain errors unit_of_work",
+    "exchange": "bootstrap commands domain errors unit_of_work views",
     "history": "domain errors event_log events",
     "projections": "events message subscriptions",
     "policies": "commands events message projections",
@@ -72,10 +72,8 @@ HOUSE = {
         "bootstrap bus console errors events ledger message notifier orders projections policies"
         " runners subscriptions views"
     ),
-    "observe": (
-        "console exchange feed ledger message parameters projections render replay trace views"
-    ),
-    "upkeep": "doctor errors exchange parameters replay views",
+    "observe": ("console feed ledger message parameters projections render replay trace views"),
+    "upkeep": "doctor errors parameters replay views",
     "cli": (
         "commands console demos disk domain errors exchange filters history observe orders"
         " parameters render upkeep views"
