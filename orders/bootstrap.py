@@ -67,6 +67,7 @@ class App:
         self.deliveries = Deliveries(self.log, self.bus, self._uow, self.leases, run)
         self.bus.deliver = self.deliveries.deliver
         self.bus.on_handled = self._uow.note_handled
+        self.bus.on_published = self._uow.prompt
         self.bus.dependencies.update(
             {"bus": self.bus, "uow": self._uow, "notifier": ConsoleNotifier()} | dependencies
         )

@@ -59,6 +59,7 @@ class MessageBus:
         deliver: runs one subscriber with one event. An application replaces it to record
             deliveries and retry them; it must not raise what the subscriber raises.
         on_handled: called with each command that its handler has completed.
+        on_published: called when all that was to be told has been.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class MessageBus:
         self.on_failure = on_failure
         self.deliver: Callable[[Subscriber, Event], None] = self.run_isolated
         self.on_handled: Callable[[Command], None] = lambda _command: None
+        self.on_published: Callable[[], None] = lambda: None
         self._publisher = Publisher()
         self._publisher.setTopicUnspecifiedFatal()
         self._handlers: dict[type[Command], tuple[Handler, Handler]] = {}
@@ -157,6 +159,7 @@ class MessageBus:
         finally:
             thread.publishing = False
             thread.waiting.clear()  # not empty only if interrupted; what was stored is owed still
+        self.on_published()
 
     @property
     def is_publishing(self) -> bool:

@@ -17,10 +17,9 @@ import msgspec
 import typer
 
 from . import views
-from .delivery import describe
 from .disk import reason
 from .domain import OrderState
-from .errors import ImportRefused, Interrupted, OrdersError, StoreError
+from .errors import ImportRefused, Interrupted, OrdersError, StoreError, describe
 from .message import Event, name_of
 from .notifier import ConsoleNotifier, Notice
 from .subscriptions import Subscriber

@@ -13,7 +13,7 @@ from time import perf_counter
 from msgspec.structs import replace
 
 from .bus import STRANGE, MessageBus
-from .errors import OrdersError, StoreError
+from .errors import OrdersError, StoreError, describe
 from .event_log import EventLog
 from .leases import Leases
 from .ledger import RETRIES, Accounts, Delivery, Failure, Key, Owed, Status
@@ -262,12 +262,3 @@ def _outcome(
         error=None if error is None else shorten(describe(error), MAX_ERROR),
         failures=failures,
     )
-
-
-def describe(error: BaseException) -> str:
-    """Return an error's class and text."""
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - a stranger's error may be as broken as the stranger
-        text = "it cannot say what it is"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

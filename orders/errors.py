@@ -175,8 +175,8 @@ class FollowerError(OrdersError):
         self.follower, self.stage, self.event, self.error = follower, stage, event, error
         at = f" {type(event).__name__} {getattr(event, 'id', '')}" if event is not None else ""
         super().__init__(
-            f"follower {follower} failed {stage}{at}: {type(error).__name__}: {error}; mend the"
-            " cause and start it again, it resumes there"
+            f"follower {follower} failed {stage}{at}: {describe(error)}; mend the cause and start"
+            " it again, it resumes there"
         )
 
 
@@ -243,3 +243,12 @@ class StoreBusy(StoreError):
             f"the store was busy for {seconds:g} s: {path} is held by {holder}; wait for that"
             " process or end it, or allow more time with ORDERS_LOCK_TIMEOUT"
         )
+
+
+def describe(error: BaseException) -> str:
+    """Return any error's class and text."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - a stranger's error may be as broken as the stranger
+        text = "it cannot say what it is"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -92,7 +92,8 @@ class EventLog:
         except OSError as error:
             raise StoreUnavailable(self.path, reason(error)) from error
         try:
-            yield from self._reader.entries(descriptor, after, until or end, containing)
+            until = end if until is None else min(until, end)
+            yield from self._reader.entries(descriptor, after, until, containing)
         finally:
             os.close(descriptor)
 

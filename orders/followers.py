@@ -11,7 +11,6 @@ or because two are at work, finds that record and does not react a second time.
 
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from time import perf_counter
 
 import msgspec
@@ -23,7 +22,7 @@ from .delivery import Settled
 from .errors import FollowerError, WiringError
 from .ledger import START, Delivery, Position
 from .line import checksum
-from .message import Event
+from .message import Command, Event
 from .policies import Policy
 from .projections import Projection
 from .storage import FORMAT, Head, StateStorage, Tables
@@ -179,8 +178,16 @@ class Follower:
         commands = list(self._policy.react(event))
         if not commands:
             return
+        try:
+            self._react(event, commands)
+        except STRANGE:
+            self._look_for_settled()
+            if event.id not in self._settled:  # else another process was quicker
+                raise
+
+    def _react(self, event: Event, commands: list[Command]) -> None:
         start = perf_counter()
-        with suppress(Settled), self._app.bus.handling_of(event), self._app.uow() as uow:
+        with self._app.bus.handling_of(event), self._app.uow() as uow:
             for command in commands:
                 self._app.bus.send(command)
             seconds = round(perf_counter() - start, 6)

@@ -14,6 +14,7 @@ that of the runners of the `eventsourcing` library.
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from threading import Event as Flag
 from threading import Lock, Thread
 from types import TracebackType
@@ -21,7 +22,7 @@ from typing import Self, TypeVar
 
 from .bootstrap import App
 from .bus import STRANGE
-from .errors import FollowerError, OrdersError, WiringError
+from .errors import FollowerError, OrdersError, StoreError, WiringError
 from .followers import Follower
 from .ledger import Position
 from .projections import Projection
@@ -47,6 +48,7 @@ class Runner(ABC):
         self._app = app
         self._makers = tuple(followers)
         self._followers: list[Follower] = []
+        self._stopped: set[Follower] = set()
         self._is_started = False
         self._has_failed = Flag()
 
@@ -58,7 +60,7 @@ class Runner(ABC):
         """
         if self._is_started:
             raise WiringError("the runner is started already; stop it first")
-        self.errors, self._followers = [], []
+        self.errors, self._followers, self._stopped = [], [], set()
         self._has_failed.clear()
         for make in self._makers:
             name = getattr(make, "name", getattr(make, "__qualname__", repr(make)))
@@ -66,7 +68,7 @@ class Runner(ABC):
                 follower = Follower(self._app, make)
                 follower.load()
             except STRANGE as error:
-                self._note(FollowerError(name, "starting", None, error))
+                self._note(FollowerError(str(name), "starting", None, error))
             else:
                 self._followers.append(follower)
         names = [follower.name for follower in self._followers]
@@ -87,12 +89,12 @@ class Runner(ABC):
         self._drain()
         self._is_started = False
         self._app.uow().prompts.remove(self.prompt)
-        self._halt()
-        for follower in self._running():
-            try:
-                follower.save()
-            except OrdersError as error:
-                self._note(FollowerError(follower.name, "saving", None, error))
+        with self._halt():
+            for follower in self._running():
+                try:
+                    follower.save()
+                except STRANGE as error:
+                    self._note(FollowerError(follower.name, "saving", None, error), follower)
         self._raise_first()
 
     def get(self, kind: type[P]) -> P:
@@ -155,39 +157,44 @@ class Runner(ABC):
         """Have the followers process what other processes have written, if that is our work."""
 
     @abstractmethod
-    def _halt(self) -> None:
-        """End what `_run` has begun."""
+    def _halt(self) -> AbstractContextManager[object]:
+        """End what `_run` has begun; nothing is processed inside the context."""
 
     def _drain(self) -> None:
         """Process what is in the log now, and what followers write because of it."""
         appended = -1
         while appended != self._app.log.appended:
             appended = self._app.log.appended
-            end = self._app.log.position()
+            try:
+                end = self._app.log.position()
+            except StoreError as error:
+                for follower in self._running():
+                    self._note(FollowerError(follower.name, "pulling", None, error), follower)
+                return
             while any(follower.position.seq < end.seq for follower in self._running()):
                 self.prompt()
                 time.sleep(POLL / 10)
 
     def _running(self) -> list[Follower]:
-        stopped = {error.follower for error in self.errors}
-        return [follower for follower in self._followers if follower.name not in stopped]
+        return [follower for follower in self._followers if follower not in self._stopped]
 
     def _advance(self, follower: Follower) -> None:
         """Bring one follower up to date; stop it if it fails."""
         try:
             follower.catch_up()
         except FollowerError as error:
-            self._note(error)
+            self._note(error, follower)
 
-    def _note(self, error: FollowerError) -> None:
+    def _note(self, error: FollowerError, follower: Follower | None = None) -> None:
+        if follower is not None:
+            self._stopped.add(follower)
         self.errors.append(error)
         self._has_failed.set()
 
     def _raise_first(self) -> None:
         if self.errors:
             first, *others = self.errors
-            for other in others:
-                first.add_note(str(other))
+            first.__notes__ = [str(other) for other in others]
             raise first
 
     def __enter__(self) -> Self:
@@ -202,7 +209,7 @@ class Runner(ABC):
     ) -> None:
         try:
             self.stop()
-        except FollowerError:
+        except OrdersError:
             if error is None:  # what the block raised is the first thing to know
                 raise
 
@@ -221,6 +228,8 @@ class SingleThreadedRunner(Runner):
     def prompt(self) -> None:
         """Have the followers process what is new; a prompt that comes meanwhile is not lost."""
         self._prompted.set()
+        if not self._is_started or self._app.uow().is_open:  # what is open is not a policy's
+            return
         while self._prompted.is_set() and self._pumping.acquire(blocking=False):
             try:
                 self._prompted.clear()
@@ -235,8 +244,8 @@ class SingleThreadedRunner(Runner):
     def _look(self) -> None:
         self.prompt()
 
-    def _halt(self) -> None:
-        pass
+    def _halt(self) -> AbstractContextManager[object]:
+        return self._pumping  # a thread may be in the midst of it
 
 
 class MultiThreadedRunner(Runner):
@@ -266,12 +275,13 @@ class MultiThreadedRunner(Runner):
     def _look(self) -> None:
         pass
 
-    def _halt(self) -> None:
+    def _halt(self) -> AbstractContextManager[object]:
         self._is_stopping.set()
         self.prompt()
         for thread, _ in self._threads:
             thread.join()
         self._threads.clear()
+        return nullcontext()
 
     def _follow(self, follower: Follower, wake: Flag) -> None:
         while not self._is_stopping.is_set() and follower in self._running():

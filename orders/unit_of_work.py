@@ -102,6 +102,11 @@ class UnitOfWork:
         self._announce(Committed, unit.orders)
         self._publish(events)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether this thread is inside a unit."""
+        return self._stack.top is not None
+
     def emit(self, event: Event) -> None:
         """Have `event` published once the unit is stored; outside a unit, store it at once.
 
@@ -227,7 +232,10 @@ class UnitOfWork:
         else:
             with self:
                 self._bus.publish(*events)
-        if not self._bus.is_publishing:
+
+    def prompt(self) -> None:
+        """Tell whoever follows the log that it may have grown, unless a unit is still open."""
+        if not self.is_open:
             for prompt in tuple(self.prompts):
                 prompt()
 

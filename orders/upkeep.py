@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from . import views
+from .console import Console
 from .errors import OrdersError
 from .parameters import JsonOption, open_store
 
@@ -92,3 +93,30 @@ def replay(
         wrong = sum(bool(one.differences) for one in replayed)
         said = f"{wrong or 'None'} of {len(replayed)} projections differed from the log"
         console.say(f"{said}; {'nothing was changed' if dry_run else 'all are made anew'}.")
+
+
+@commands.command(epilog="Example: orders bench --orders 10000")
+def bench(
+    context: typer.Context,
+    orders: Annotated[
+        int, typer.Option(min=0, metavar="N", help="How many orders the large store holds.")
+    ] = 100_000,
+    json: JsonOption = False,
+) -> None:
+    """Measure how many a second: places, imports, events, lists; plain TinyDB beside them.
+
+    On an empty store and on a large one, both beside the data directory and removed again.
+    """
+    from . import bench as room  # noqa: PLC0415 - a start pays for what it uses
+
+    console: Console = context.obj
+    parent = next(path for path in context.meta["data"].absolute().parents if path.is_dir())
+    sizes = dict.fromkeys((0, orders))
+    with console.progress("Measuring", room.STEPS * len(sizes)) as advance:
+        rates = [room.measure(parent, size, advance) for size in sizes]
+    if json:
+        console.json(list(map(room.as_object, rates)))
+    else:
+        console.rows(
+            ("A second", *(views.count(size, "order") for size in sizes)), room.rows(rates)
+        )

@@ -1,0 +1,64 @@
+"""The benchmark measures what it says, and leaves nothing behind."""
+
+import json
+
+import pytest
+
+from orders import bench
+
+
+@pytest.fixture(autouse=True)
+def _few(monkeypatch):
+    for name in ("PLACES", "BULK", "EVENTS", "LISTS"):
+        monkeypatch.setattr(bench, name, 10)
+
+
+@pytest.mark.parametrize("orders", [0, 25])
+def test_every_measure_is_taken_and_the_directory_removed(tmp_path, orders):
+    steps = []
+    rates = bench.measure(tmp_path, orders, lambda: steps.append(1))
+    assert rates.orders == orders
+    assert all(rate > 0 for rate in rates[1:])
+    assert len(steps) == bench.STEPS
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_the_ratios_follow_from_the_rates():
+    rates = bench.Rates(
+        0,
+        placed=500,
+        imported=1,
+        one_subscriber=1,
+        three_subscribers=1,
+        listed=1,
+        tinydb=2,
+        disk=1000,
+        codec=1,
+    )
+    assert (rates.times_tinydb, rates.times_disk) == (250, 2)
+
+
+def test_the_directory_is_removed_when_it_is_interrupted(tmp_path):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench.measure(tmp_path, 0, interrupt)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_rows_and_json_name_every_measure():
+    rates = bench.Rates(0, *range(1, 9))
+    assert [row[0] for row in bench.rows([rates, rates])] == [*bench.MEASURES.values()]
+    assert {len(row) for row in bench.rows([rates, rates])} == {3}
+    assert [*bench.as_object(rates)] == ["orders", *bench.MEASURES]
+
+
+def test_the_command_prints_a_column_for_each_size(orders, data):
+    result = orders("bench", "--orders", "20", "--json")
+    assert result.returncode == 0, result.stderr
+    empty, large = json.loads(result.stdout)
+    assert (empty["orders"], large["orders"]) == (0, 20)
+    assert all(value > 0 for value in (*[*empty.values()][1:], *large.values()))
+    assert not data.exists()
+    assert [path for path in data.parent.iterdir() if "bench" in path.name] == []
