@@ -7,7 +7,7 @@ tabs. Whatever is printed here is made safe first.
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 from io import TextIOWrapper
 from pathlib import Path
@@ -93,7 +93,8 @@ class Console:
     def say(self, text: str, mark: str = "", colour: str = "") -> None:
         """Tell the user something that is not data, after a mark that may be coloured."""
         marked = f"{_label(mark, colour)} " if mark else ""
-        print(f"{marked}{safe(text)}", file=sys.stderr)
+        with suppress(OSError):  # nobody can be told; what is done is done all the same
+            print(f"{marked}{safe(text)}", file=sys.stderr)
 
     def warn(self, text: str) -> None:
         """Tell the user of something that was survived."""

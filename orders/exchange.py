@@ -23,7 +23,7 @@ from .views import Format, json_array
 
 COLUMNS = ("key", "item", "customer", "status", "id", "placed_at", "version")
 _OPTIONAL = ", ".join(COLUMNS[2:])
-CHUNK = 200  # orders a commit
+CHUNK = 500  # orders a commit
 SHOWN = 10  # bad lines that are named
 
 

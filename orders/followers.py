@@ -96,6 +96,13 @@ class Follower:
         self._kept = self._settled_until = self.position
         return damage
 
+    def claimed(self) -> Position:
+        """Return the position that the file claims to be made up to, right or wrong."""
+        head = self._storage.head()
+        if head is None or not self._log.ends_at(Position(head.offset, head.seq), head.line):
+            return START
+        return Position(head.offset, head.seq)
+
     def as_found(self) -> Tables | None:
         """Return the tables as they stand in the file, right or wrong; None where it has none."""
         projection = self._make()

@@ -1,6 +1,6 @@
 """The commands for whoever wants to see what happens and has happened: they change nothing."""
 
-from datetime import timedelta
+from datetime import date
 from typing import Annotated, Literal
 
 import typer
@@ -108,15 +108,15 @@ def stats(context: typer.Context, json: JsonOption = False) -> None:
         elif days:
             from . import render  # noqa: PLC0415 - Rich takes 50 ms to import
 
-            counts = dict(days)
-            last = days[-1][0]
-            shown = [last - timedelta(days=ago) for ago in reversed(range(DAYS))]
-            recent = [(str(day), counts.get(day, 0)) for day in shown if day >= days[0][0]]
+            counts = {day.toordinal(): orders for day, orders in days}
+            first, last = min(counts), max(counts)
+            shown = range(max(first, last - DAYS + 1), last + 1)
+            recent = [(str(date.fromordinal(day)), counts.get(day, 0)) for day in shown]
             render.show(
                 render.bar_chart("Most ordered items", items[:TOP]),
                 render.bar_chart("Orders a day (UTC)", recent),
             )
-            if len(items) > TOP or len(recent) < (last - days[0][0]).days + 1:
+            if len(items) > TOP or len(recent) < last - first + 1:
                 console.say(
                     f"{views.count(len(items), 'item')} and {views.count(len(days), 'day')} in"
                     " all; --json shows them."

@@ -16,7 +16,15 @@ from rich import box
 from rich.bar import Bar
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -27,6 +35,7 @@ from .text import safe
 from .trace import Node
 
 STATUS_STYLES = {"placed": "yellow", "shipped": "green", "cancelled": "red"}
+DEEPEST = 12  # levels of a tree that are indented
 SHORT_ID = 8  # characters of an id that a table shows; any unambiguous beginning will do
 
 
@@ -86,10 +95,10 @@ def rows_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Rendera
 def tree(title: str, nodes: Sequence[Node]) -> RenderableType:
     """Draw what came of an order, cause above effect."""
     root = Tree(_text(title, "bold"), guide_style="dim")
-    waiting = [(root, node) for node in reversed(nodes)]
+    waiting = [(root, node, 1) for node in reversed(nodes)]
     while waiting:
-        parent, node = waiting.pop()
-        time = f"{node.time.astimezone():%H:%M:%S.%f}"[:-3] if node.time else ""
+        parent, node, depth = waiting.pop()
+        time = _clock(node.time) if node.time else ""
         style = "bold cyan" if node.id else "green" if node.is_well else "red"
         label = Text(" ").join(
             part
@@ -102,14 +111,16 @@ def tree(title: str, nodes: Sequence[Node]) -> RenderableType:
             if part
         )
         branch = parent.add(label)
-        waiting += [(branch, child) for child in reversed(node.children)]
+        below = branch if depth < DEEPEST else parent  # further in, there would be no room for text
+        waiting += [(below, child, depth + 1) for child in reversed(node.children)]
     return root
 
 
 def told(time: datetime, name: str, about: str) -> RenderableType:
     """Draw a message of the live feed."""
-    at = f"{time.astimezone():%H:%M:%S.%f}"[:-3]
-    return Text.assemble(_text(at, "dim"), " ", _text(name, "bold cyan"), " ", _text(about))
+    return Text.assemble(
+        _text(_clock(time), "dim"), " ", _text(name, "bold cyan"), " ", _text(about)
+    )
 
 
 def bar_chart(title: str, bars: Sequence[tuple[str, int]]) -> RenderableType:
@@ -127,11 +138,18 @@ def bar_chart(title: str, bars: Sequence[tuple[str, int]]) -> RenderableType:
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
     """Show a progress bar on standard error; yield the function that advances it by one."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _RateColumn())
     console = Console(file=sys.stderr)
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
+
+
+class _RateColumn(ProgressColumn):
+    """How many a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "", "dim")
 
 
 def _table(*columns: str) -> Table:
@@ -146,4 +164,15 @@ def _text(value: Any, style: str = "") -> Text:
 
 
 def _local(time: datetime) -> str:
-    return f"{time.astimezone():%Y-%m-%d %H:%M}"
+    return f"{_here(time):%Y-%m-%d %H:%M}"
+
+
+def _clock(time: datetime) -> str:
+    return f"{_here(time):%H:%M:%S.%f}"[:-3]
+
+
+def _here(time: datetime) -> datetime:
+    try:
+        return time.astimezone()
+    except (OverflowError, ValueError):  # the first and the last day of the calendar
+        return time

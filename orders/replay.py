@@ -34,9 +34,10 @@ class Replayed(NamedTuple):
 
 
 def replay(app: App, *, keep: bool) -> Iterator[Replayed]:
-    """Rebuild every projection and policy; no command is sent again.
+    """Rebuild every projection and policy; no command is sent a second time.
 
-    A policy is rebuilt up to where it was: what comes after, it has yet to react to.
+    A policy is rebuilt up to where it was: what comes after, it has yet to react to. Where that
+    cannot be told, it reacts to what it has never reacted to.
 
     Args:
         app: the store.
@@ -47,9 +48,10 @@ def replay(app: App, *, keep: bool) -> Iterator[Replayed]:
     """
     for make in (*PROJECTIONS, *POLICIES):
         kept, rebuilt = (Follower(app, make, reacts=False) for _ in range(2))
-        damage = kept.load()
-        until = kept.position.offset or None
-        if until or make in PROJECTIONS:
+        damage, until = kept.load(), kept.claimed().offset or None
+        if damage and not until and keep:
+            rebuilt = Follower(app, make)  # a policy does now what it has not done yet
+        if until or damage or make in PROJECTIONS:
             rebuilt.catch_up(until)
         found = kept.as_found()
         differences = (
@@ -84,6 +86,6 @@ def _compare(kept: Tables, rebuilt: Tables) -> list[Difference]:
     return [
         Difference(table, key, before, after)
         for table in rebuilt
-        for key in sorted(kept[table].keys() | rebuilt[table].keys())
+        for key in sorted(kept[table].keys() | rebuilt[table].keys(), key=str)
         if (before := kept[table].get(key)) != (after := rebuilt[table].get(key))
     ]

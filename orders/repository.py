@@ -21,6 +21,7 @@ from .events import OrderCreated, OrderEvent
 from .filters import EVERY_ORDER, Filter, query
 from .ledger import START, Position
 from .line import checksum
+from .log_reader import Entry
 from .storage import (
     FORMAT,
     Documents,
@@ -56,6 +57,9 @@ class OrderRepository(Protocol):
 
     def version(self, order_id: str) -> int:
         """Return the order's stored version; 0 where there is no such order."""
+
+    def note(self, entry: Entry) -> None:
+        """Take note of a line that this process has appended."""
 
     def list(self, wanted: Filter = ..., limit: int | None = None) -> Sequence[OrderState]:
         """Return the wanted orders, newest first, at most `limit`."""
@@ -186,10 +190,13 @@ class TinyDBOrderRepository:
             elif self._position.offset == self._log.size():
                 return
             for entry in self._log.read(self._position, until=until):
-                for message in entry.line.messages:
-                    if isinstance(message, CHANGES):
-                        self._fold(message, entry.line.seq)
-                self._position, self._line = entry.end, checksum(entry.raw)
+                self._fold(entry)
+
+    def note(self, entry: Entry) -> None:
+        """Fold in a line that this process has appended, without reading it back."""
+        with self._lock:
+            if self._position == entry.start:
+                self._fold(entry)
 
     @property
     def position(self) -> Position:
@@ -279,7 +286,13 @@ class TinyDBOrderRepository:
             Position(head.offset, head.seq), head.line
         )
 
-    def _fold(self, event: OrderEvent, seq: int) -> None:
+    def _fold(self, entry: Entry) -> None:
+        for message in entry.line.messages:
+            if isinstance(message, CHANGES):
+                self._apply(message, entry.line.seq)
+        self._position, self._line = entry.end, checksum(entry.raw)
+
+    def _apply(self, event: OrderEvent, seq: int) -> None:
         try:
             state = evolve(self._state(event.order_id), event)
         except ValueError as error:

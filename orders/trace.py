@@ -34,23 +34,22 @@ class _Record(NamedTuple):
 
 def trace(app: App, order_id: str) -> list[Node]:
     """Return the tree of every conversation about the order, the oldest first."""
-    messages, causes = _conversations(app.log, order_id)
+    messages, senders = _conversations(app.log, order_id)
     records = _deliveries(app.log, {m.id for m in messages if _is_event(m)})
-    nodes = {message.id: _message_node(app, message, order_id) for message in messages}
+    roots: list[Node] = []
+    seen: dict[str, Node] = {}  # causes come before their effects
     for message in messages:
-        event, owed = nodes[message.id], records.get(message.id, {})
+        node, owed = _message_node(app, message, order_id), records.get(message.id, {})
         for subscriber, history in owed.items():
-            event.children.append(_delivery_node(app, subscriber, history))
-        event.children.extend(_absent(app, message, owed))
-    roots = []
-    for message in messages:
-        node, cause = nodes[message.id], nodes.get(message.causation_id or "")
-        if cause is None:
+            node.children.append(_delivery_node(app, subscriber, history))
+        node.children.extend(_absent(app, message, owed))
+        if (cause := seen.get(message.causation_id or "")) is None:
             roots.append(node)
         else:
-            sender = causes.get(message.id)
-            below = [child for child in cause.children if (child.name, child.id) == (sender, "")]
+            sender = (senders.get(message.id), "")
+            below = [child for child in cause.children if (child.name, child.id) == sender]
             (below[0] if below else cause).children.append(node)
+        seen.setdefault(message.id, node)
     return roots
 
 

@@ -157,7 +157,10 @@ class UnitOfWork:
             self._check_emitted(unit, keys)
             for check in unit.checks:
                 check()
-            self._log.append(stored, [*unit.deliveries, *owed], owner=owner, sync=bool(lasting))
+            entry = self._log.append(
+                stored, [*unit.deliveries, *owed], owner=owner, sync=bool(lasting)
+            )
+        self._repository.note(entry)
         self._stack.stored = {
             message_id
             for message_id in (*self._stack.stored, *unit.messages)

@@ -88,6 +88,7 @@ def replay(
     from . import replay as room  # noqa: PLC0415 - a start pays for what it uses
 
     with open_store(context, recover=False) as (console, store):
+        console.notices_to = "stderr"
         replayed = list(room.replay(store, keep=not dry_run))
         console.records(row for one in replayed for row in room.rows(one))
         wrong = sum(bool(one.differences) for one in replayed)

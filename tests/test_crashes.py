@@ -342,7 +342,7 @@ def test_a_key_used_across_a_crash_at_every_point_gives_exactly_one_order(tool, 
 @pytest.fixture
 def file(tmp_path):
     """A file to import: so many orders that they take several commits."""
-    lines = (f'{{"items": ["item {n}"], "key": "key {n}"}}\n' for n in range(450))
+    lines = (f'{{"items": ["item {n}"], "key": "key {n}"}}\n' for n in range(1100))
     path = tmp_path / "orders.jsonl"
     path.write_text("".join(lines))
     return path
@@ -354,7 +354,7 @@ def test_an_import_killed_and_run_again_places_every_order_once(point, file, too
     again = tool("import", str(file))
     assert again.returncode == 0
     placed = stored(data).values()
-    assert sorted(order.items for order in placed) == sorted((f"item {n}",) for n in range(450))
+    assert sorted(order.items for order in placed) == sorted((f"item {n}",) for n in range(1100))
     with open_app(data) as app:
         assert unwell(app) <= {"leftovers"}, list(examine(app))
 
@@ -362,12 +362,12 @@ def test_an_import_killed_and_run_again_places_every_order_once(point, file, too
 def test_what_an_import_owed_when_it_died_is_delivered_by_the_next_command(file, tool, data):
     assert tool("import", str(file), env=fault("mid-delivery@50")).returncode == KILLED
     listed = tool("list")
-    assert "Delivered late: 200" in listed.stderr
+    assert "Delivered late: 500" in listed.stderr
     assert tool("deliveries", "--pending").stdout == ""
 
 
 def test_what_is_owed_is_delivered_by_the_next_command_even_if_the_log_is_torn(file, tool, data):
     assert tool("import", str(file), env=fault("torn-append@2")).returncode == KILLED
     listed = tool("list")
-    assert "Delivered late: 200" in listed.stderr
+    assert "Delivered late: 500" in listed.stderr
     assert tool("deliveries", "--pending").stdout == ""

@@ -9,9 +9,12 @@ import pexpect
 import pytest
 
 from orders import Notice, OrderCreated, handlers
+from orders.commands import NotifyBestseller
 from orders.console import Console
 from orders.demos import SCENARIOS, play
 from orders.demos.simple import SOURCE
+from orders.policies import Bestseller
+from orders.projections import ItemSales
 
 NOTICE = r"============\nNew Order:\n============\nID: (\S+)\nItems: (.*)\n"
 ARTICLE = ["['100 inch TV', 'magic carpet']", "['soft cheese', 'dutch mashrooms']"]
@@ -27,6 +30,14 @@ SHOWS = {
         "those before and after it ran",
         "its failure was reported",
         "the order is stored",
+    ],
+    "system": [
+        "dinosaurs 1, trucks 1, internet 1",
+        "dinosaurs 2, trucks 2, internet 1",
+        "dinosaurs 3, trucks 2, internet 1",
+        "it has counted three orders",
+        "the other one resumes, and counts nothing twice",
+        "sales were told of it, once",
     ],
     "session": [
         "the notice went there",
@@ -182,3 +193,45 @@ def test_the_twenty_lines_run_alone():
     assert (run.returncode, run.stderr) == (0, "")
     assert [items for _, items in re.findall(NOTICE, run.stdout)] == ARTICLE
     assert re.fullmatch(f"(?:{NOTICE})+", run.stdout)
+
+
+def test_the_system_plays_under_both_runners(orders):
+    said = orders("demo", "system").stderr
+    single, multi, late = (
+        said.index(text) for text in ("SingleThreadedRunner:", "MultiThreadedRunner:", "comes late")
+    )
+    assert single < multi < late
+    assert said[single:multi].count("ok:") == said[multi:late].count("ok:") == 3
+
+
+def forget(self, event):
+    """Fold nothing in."""
+
+
+def repeat(self, event):
+    """React to every order."""
+    yield NotifyBestseller(event.order_id, "dinosaurs", 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "replacement", "claim"),
+    [
+        (ItemSales, "apply", forget, "dinosaurs 0, trucks 0, internet 0"),
+        (Bestseller, "react", repeat, "sales were told of it, once"),
+        (Bestseller, "apply", forget, "sales were told of it, once"),
+    ],
+    ids=["uncounted", "told too often", "never told"],
+)
+def test_the_system_exits_1_when_its_followers_do_not_do_what_is_shown(
+    monkeypatch, capsys, empty, kind, method, replacement, claim
+):
+    monkeypatch.setattr(kind, method, replacement)
+    if replacement is forget and kind is Bestseller:
+        monkeypatch.setattr(kind, "react", lambda self, event: [])
+    monkeypatch.setattr("tempfile.tempdir", str(empty))
+    console = Console()
+    assert console.run(lambda: play("system", console)) == 1
+    shown = capsys.readouterr().err
+    assert f"NOT SO: {claim}" in shown
+    assert "error: the demo did not show what it says: " in shown
+    assert [*empty.iterdir()] == []

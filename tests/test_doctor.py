@@ -15,6 +15,9 @@ from orders.doctor import examine, repair
 from orders.errors import OrdersError
 from orders.ledger import Delivery
 from orders.line import FORMAT, Line, decode, encode
+from orders.policies import Bestseller
+from orders.projections import ItemSales, OrdersADay
+from orders.runners import SingleThreadedRunner
 
 SUBJECTS = ["lock", "log", "state", "projections", "deliveries", "permissions", "leftovers"]
 TORN = b'{"format":1,"seq":6,"time":"2026-11-21T09:3'
@@ -159,6 +162,63 @@ def dead_letter(data):
     append(data, msgspec.structs.replace(first.deliveries[0], status="dead", error="no"))
 
 
+def keep_projections(data):
+    """Have the projections kept, the policy's too."""
+    with (
+        bootstrap(data, notifier=Sales()) as app,
+        SingleThreadedRunner(app, [ItemSales, OrdersADay, Bestseller]),
+    ):
+        pass
+    return data / "projections"
+
+
+def edited_projection(data):
+    kept = keep_projections(data) / "item-sales.json"
+    kept.write_bytes(kept.read_bytes().replace(b'"times":1', b'"times":5'))
+
+
+def damaged_projection(data):
+    kept = keep_projections(data) / "orders-a-day.json"
+    kept.write_bytes(kept.read_bytes()[:-9])
+
+
+def forged_projection(data):
+    """Keep what no log says, with the right checksum."""
+
+    class Forged(ItemSales):
+        def apply(self, event):
+            super().apply(event)
+            self.tables["sold"]["gold"] = 1
+
+    with (
+        bootstrap(data, notifier=Sales()) as app,
+        SingleThreadedRunner(app, [Forged]),
+    ):
+        pass
+
+
+def damaged_policy(data):
+    kept = keep_projections(data) / "bestseller.json"
+    kept.write_bytes(kept.read_bytes()[:-9])
+
+
+def edited_policy(data):
+    kept = keep_projections(data) / "bestseller.json"
+    kept.write_bytes(kept.read_bytes().replace(b'"times":1', b'"times":5'))
+
+
+def projection_of_another_log(data):
+    keep_projections(data)
+    with bootstrap(data / "other", notifier=Sales()) as app:
+        app.bus.send(PlaceOrder(items=("theirs",)))
+    theirs = keep_projections(data / "other") / "item-sales.json"
+    (data / "projections" / "item-sales.json").write_bytes(theirs.read_bytes())
+
+
+def litter_of_projections(data):
+    (keep_projections(data) / ".item-sales.json.4711.tmp").write_bytes(b"half a pro")
+
+
 MENDED = {
     torn: ("log", "43 bytes"),
     damaged_state: ("state", "is not valid JSON"),
@@ -167,6 +227,13 @@ MENDED = {
     open_to_everybody: ("permissions", "events.jsonl"),
     litter: ("leftovers", ".orders.json.4711.tmp"),
     dead_lease: ("leftovers", "dead"),
+    edited_projection: ("projections", "item-sales was changed by another program"),
+    damaged_projection: ("projections", "orders-a-day is not valid JSON"),
+    forged_projection: ("projections", "item-sales different"),
+    projection_of_another_log: ("projections", "item-sales was made of another log"),
+    damaged_policy: ("projections", "bestseller is not valid JSON"),
+    edited_policy: ("projections", "bestseller was changed by another program"),
+    litter_of_projections: ("leftovers", ".item-sales.json.4711.tmp"),
     owed_by_the_dead: ("deliveries", "1 owed by processes that died"),
 }
 NOT_MENDED = {
@@ -341,3 +408,41 @@ def test_every_repair_keeps_a_private_copy_of_its_own(store):
         assert len(mend(store)) == 1
     assert copies(store, "events.jsonl") == [TORN] * 3
     assert all(path.stat().st_mode & 0o077 == 0 for path in store.glob("events.jsonl.*"))
+
+
+def test_projections_that_are_kept_and_equal_are_counted(store, orders):
+    assert "ok\tprojections\t0 kept, " in orders("doctor").stdout
+    keep_projections(store)
+    assert "ok\tprojections\t3 kept, equal to the fold of the log" in orders("doctor").stdout
+
+
+def test_a_projection_that_lags_behind_the_log_is_well(store, send):
+    keep_projections(store)
+    send(PlaceOrder(items=("carpet",)))
+    assert look(store) == {}
+
+
+def test_what_the_doctor_says_of_a_projection_names_the_command_that_mends_it(store, orders):
+    edited_projection(store)
+    assert "orders replay" in look(store)["projections"]
+    assert orders("replay").returncode == 0
+    assert look(store) == {}
+
+
+def test_the_repair_of_a_projection_makes_it_as_it_was(store):
+    well = (keep_projections(store) / "item-sales.json").read_bytes()
+    edited_projection(store)
+    deeds = mend(store)
+    assert any("item-sales" in deed for deed in deeds)
+    assert (store / "projections" / "item-sales.json").read_bytes() == well
+
+
+def test_a_foreign_file_in_the_place_of_a_projection_is_named_and_left_alone(store, orders):
+    kept = keep_projections(store) / "item-sales.json"
+    kept.write_text('{"mine": 1}')
+    for arguments in (["doctor"], ["doctor", "--repair"]):
+        result = orders(*arguments)
+        assert result.returncode == 1
+        assert "Traceback" not in result.stderr
+        assert str(kept) in result.stdout + result.stderr
+    assert kept.read_text() == '{"mine": 1}'

@@ -9,7 +9,7 @@ from io import TextIOWrapper
 import pytest
 from conftest import Sales
 
-from orders import Event, OrderCreated, PlaceOrder, bootstrap
+from orders import Event, OrderCreated, PlaceOrder, ShipOrder, bootstrap
 from orders.cli import app
 from orders.console import Console
 from orders.ledger import Delivery
@@ -61,8 +61,17 @@ COMMANDS = [
     ["list", "--{}"],
     ["-{}", "list"],
     ["list", "{}"],
+    ["list", "--at", "{}"],
+    ["show", "ORDER", "--at", "{}"],
+    ["show", "ORDER", "--version={}"],
+    ["trace", "{}"],
+    ["trace", "--", "{}"],
+    ["watch", "--from", "{}"],
+    ["watch", "--until-idle", "{}"],
+    ["stats", "{}"],
+    ["replay", "{}"],
 ]
-WITH_JSON = {"place", "list", "show", "import", "log"}
+WITH_JSON = {"place", "list", "show", "import", "log", "stats", "watch"}
 
 
 @pytest.fixture
@@ -240,6 +249,8 @@ def hostile_log(data):
             items=(text, text),
             customer=text,
             key=f"{number}{text}",
+            correlation_id=f"{number}{text[:99]}",
+            causation_id=text[:99],
         )
         owed = Delivery(event.id if number % 3 else text, text or "nobody")
         failed = Delivery(owed.event, owed.subscriber, "failed", 3, 1, 0, 0.1, text)
@@ -260,6 +271,9 @@ def test_a_hostile_log_is_shown_harmlessly(call, hostile_log):
         ["list"], ["list", "--csv"], ["list", "--json"], ["list", "--limit", "99"], ["log"],
         ["log", "--json"], ["deliveries"], ["deliveries", "--json"], ["deliveries", "--failed"],
         ["doctor"], ["export"], ["export", "--format", "csv"], ["export", "--format", "jsonl"],
+        ["list", "--at", "now"], ["list", "--at", "1d"], ["list", "--at", "now", "--json"],
+        ["watch", "--from", "start", "--until-idle", "0.01"], ["stats"], ["stats", "--json"],
+        ["replay", "--dry-run"], ["replay"], ["stats"],
         ["topics"], ["retry", "--all"], ["checkpoint"], ["doctor", "--repair"],
     ):  # fmt: skip
         for form in ("json",) if "--json" in arguments else ("pipe", "terminal"):
@@ -271,7 +285,83 @@ def test_a_hostile_log_is_shown_harmlessly(call, hostile_log):
     for order_id in hostile_log:
         for form in ("pipe", "terminal"):
             harmless(call("show", "--", order_id, form=form), form)
+            harmless(call("trace", "--", order_id, form=form), form)
+        harmless(call("show", "--version", "1", "--", order_id))
+        harmless(call("show", "--at", "now", "--", order_id))
         harmless(call("show", "--json", "--", order_id, form="json"), "json")
+
+
+def test_each_line_of_a_hostile_feed_is_json(call, hostile_log):
+    arguments = ["watch", "--json", "--from", "start", "--until-idle", "0.01"]
+    for form in ("pipe", "terminal"):
+        status, out, err = call(*arguments, form=form)
+        harmless((status, out, err), "pipe")
+        told = [json.loads(line) for line in out.splitlines()]
+        assert len(told) == len(hostile_log)
+        assert {message["order_id"] for message in told} == set(hostile_log)
+
+
+def write(data, *messages):
+    """Write a log of these messages, a line each."""
+    data.mkdir(mode=0o700)
+    lines = [
+        encode(Line(FORMAT, seq, datetime.now(UTC), (message,)))
+        for seq, message in enumerate(messages, start=1)
+    ]
+    log = data / "events.jsonl"
+    log.write_bytes(b"".join(line + b"\n" for line in lines))
+    log.chmod(0o600)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Tokyo"])
+@pytest.mark.parametrize("year", [1, 9999])
+def test_times_at_the_end_of_time_are_shown(orders, data, year, zone):
+    first, last = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+    time = first if year == 1 else last
+    write(data, OrderCreated(order_id="o", items=("x",), time=time, correlation_id="c"))
+    environment = {"TZ": zone, "FORCE_COLOR": "1"}
+    for arguments in (
+        ["list"], ["show", "o"], ["trace", "o"], ["stats"], ["replay"], ["list", "--at", "now"],
+        ["watch", "--from", "start", "--until-idle", "0.01"],
+    ):  # fmt: skip
+        result = orders(*arguments, env=environment)
+        assert "Traceback" not in result.stderr, arguments
+        assert result.returncode == 0, arguments
+        harmless((result.returncode, result.stdout, result.stderr), "terminal")
+
+
+@pytest.mark.parametrize("form", ["pipe", "terminal"])
+def test_messages_that_are_their_own_cause_are_traced_to_an_end(orders, data, form):
+    first = OrderCreated(order_id="o", items=("x",), id="A", correlation_id="c")
+    write(
+        data,
+        first,
+        ShipOrder("o", id="B", correlation_id="c", causation_id="C"),
+        ShipOrder("o", id="C", correlation_id="c", causation_id="B"),
+        ShipOrder("o", id="D", correlation_id="c", causation_id="D"),
+        ShipOrder("o", id="A", correlation_id="c", causation_id="A"),
+    )
+    environment = {"FORCE_COLOR": "1"} if form == "terminal" else {}
+    for run in ({}, environment):  # piped first, where a circle is found sooner
+        result = orders("trace", "o", env=run)
+        harmless((result.returncode, result.stdout, result.stderr), form)
+        assert result.returncode == 0
+        assert "OrderCreated" in result.stdout
+
+
+def test_a_notifier_that_fails_with_hostile_words_is_traced_harmlessly(call, data):
+    class Stranger:
+        def __init__(self):
+            self.texts = iter(HOSTILE)
+
+        def notify(self, notice):
+            raise ValueError(next(self.texts))
+
+    with bootstrap(data, notifier=Stranger(), on_failure=lambda *_: None) as store:
+        order_ids = [store.bus.send(PlaceOrder(("x",))) for _ in range(len(HOSTILE) // 3)]
+    for order_id in order_ids:
+        for form in ("pipe", "terminal"):
+            assert harmless(call("trace", order_id, form=form), form) == 0
 
 
 class HostileHappened(Event, frozen=True):

@@ -37,7 +37,7 @@ HOUSE = {
     "leases": "disk errors message",
     "log_reader": "disk errors ledger line message",
     "event_log": "disk errors ledger line log_reader message",
-    "repository": "disk domain errors event_log events filters ledger line storage",
+    "repository": "disk domain errors event_log events filters ledger line log_reader storage",
     "subscriptions": "errors message",
     "bus": "errors message subscriptions",
     "unit": "domain ledger message",

@@ -978,6 +978,23 @@ def test_a_reaction_inside_an_open_unit_of_work_is_not_undone_with_it(app, data)
     assert len(reacted(app, "shipper")) == 1
 
 
+def test_a_runner_that_is_stopped_inside_an_open_unit_of_work_does_not_wait_for_ever(kind, app):
+    """In one thread nothing can be processed there: to say so is as good as to stop."""
+    runner = kind(app, [ItemSales])
+    runner.start()
+
+    def stop():
+        with suppress(OrdersError), app.uow():
+            runner.stop()
+
+    with open_app(app.settings.data) as other:
+        place(other)
+    stopper = Thread(target=stop, daemon=True)
+    stopper.start()
+    stopper.join(PATIENCE / 3)
+    assert not stopper.is_alive()
+
+
 def test_who_stops_a_runner_while_others_write_keeps_no_half_of_an_event(data):
     """A writer comes to prompt the runner when its state is about to be kept."""
     told, go, folding, finish = Flag(), Flag(), Flag(), Flag()
