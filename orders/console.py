@@ -5,6 +5,7 @@ tabs. Whatever is printed here is made safe first.
 """
 
 import os
+import select
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -113,6 +114,13 @@ class Console:
             f"{subscriber.name} failed on {name_of(event)} {event.id}:"
             f" {shorten(describe(error), 200)}; {advice}"
         )
+
+    @staticmethod
+    def is_read() -> bool:
+        """Return whether somebody can still read what is printed: false once a pipe is closed."""
+        watched = select.poll()
+        watched.register(sys.stdout.fileno(), 0)
+        return not watched.poll(0)
 
     def json(self, value: Any) -> None:
         """Print a value as one line of JSON."""

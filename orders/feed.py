@@ -1,7 +1,7 @@
 """The live feed: messages of every process, as the log grows."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from .event_log import EventLog
@@ -18,23 +18,31 @@ class Told(NamedTuple):
     message: Message
 
 
-def feed(log: EventLog, after: Position, until_idle: float | None = None) -> Iterator[Told]:
+def feed(
+    log: EventLog,
+    after: Position,
+    until_idle: float | None = None,
+    is_wanted: Callable[[], bool] = lambda: True,
+) -> Iterator[Told]:
     """Yield messages after a position as they are stored, each once, in order.
 
     Args:
         log: what is watched.
         after: where to begin.
         until_idle: seconds without news after which to end; None goes on for ever.
+        is_wanted: asked at every look whether to go on.
 
     Raises:
         StoreError: the log is damaged, or no longer the same file.
     """
     position = after
     since = time.monotonic()
-    while until_idle is None or time.monotonic() - since < until_idle:
+    while is_wanted():
         if log.size() > position.offset:
             for entry in log.read(position):
                 yield from (Told(entry.line.seq, message) for message in entry.line.messages)
                 position = entry.end
                 since = time.monotonic()
+        if until_idle is not None and time.monotonic() - since >= until_idle:
+            return
         time.sleep(POLL if until_idle is None else min(POLL, until_idle))

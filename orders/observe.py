@@ -1,5 +1,6 @@
 """The commands for whoever wants to see what happens and has happened: they change nothing."""
 
+import math
 from datetime import date
 from typing import Annotated, Literal
 
@@ -44,13 +45,15 @@ def watch(
     ] = None,
 ) -> None:
     """Show messages of every terminal as they are stored, until Ctrl-C."""
+    if until_idle is not None and math.isnan(until_idle):
+        raise typer.BadParameter("--until-idle wants a number of seconds", context)
     from .feed import feed  # noqa: PLC0415 - a start pays for what it uses
 
     with open_store(context, recover=False) as (console, store):
         after = START if begin == "start" else store.log.position()
         if console.draws and not json:
             console.say(f"Watching {store.log.path}; Ctrl-C ends it.")
-        for seq, message in feed(store.log, after, until_idle):
+        for seq, message in feed(store.log, after, until_idle, console.is_read):
             if json:
                 console.json(views.message_object(seq, message))
             else:

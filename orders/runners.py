@@ -83,9 +83,12 @@ class Runner(ABC):
 
         Raises:
             FollowerError: a follower had stopped before, or cannot be saved.
+            WiringError: this thread is inside a unit of work, so nothing can be processed.
         """
         if not self._is_started:
             return
+        if self._app.uow().is_open:
+            raise WiringError("a runner cannot stop inside a unit of work; end the unit first")
         self._drain()
         self._is_started = False
         self._app.uow().prompts.remove(self.prompt)

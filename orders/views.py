@@ -73,10 +73,10 @@ def message_row(seq: int, message: Message) -> Row:
 
 def message_object(seq: int, message: Message) -> dict[str, Any]:
     """Return a message for JSON, as the log has it, with the number of its line."""
-    fields = msgspec.to_builtins(message)
+    fields: dict[str, Any] = msgspec.to_builtins(message)
     if isinstance(message, UnknownMessage):
         fields |= {"type": fields.pop("name"), **fields.pop("fields")}
-    return {"seq": seq, **fields}
+    return {"seq": seq} | fields | {"seq": seq}  # whatever the fields are called
 
 
 def delivery_row(account: Account) -> Row:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from tempfile import TemporaryDirectory
 from threading import Event as Flag
-from threading import Thread
+from threading import Thread, current_thread
 from typing import ClassVar
 
 import pytest
@@ -298,6 +298,7 @@ def test_after_it_has_stopped_a_runner_hears_nothing(kind, app):
         place(app)
     place(app)
     runner.prompt()
+    assert runner.get(ItemSales).times("rope") == 1
     with kind(app, [ItemSales]) as other:
         settle(app, other)
         assert other.get(ItemSales).times("rope") == 2
@@ -1031,6 +1032,60 @@ def test_who_stops_a_runner_while_others_write_keeps_no_half_of_an_event(data):
         finish.set()
         writer.join(PATIENCE)
         stopper.join(PATIENCE)
+    with open_app(data) as app, SingleThreadedRunner(app, [ItemSales]) as runner:
+        assert dict(runner.get(ItemSales).ranking()) == sold(app) == {"rope": 1, "lamp": 1}
+
+
+def test_who_stops_a_runner_waits_for_the_thread_that_is_in_the_midst_of_it(data):
+    """A writer still processes, for a second event has come, when the first state is kept."""
+    blocked, asked, go = Flag(), Flag(), Flag()
+    at_last, folding, finish = Flag(), Flag(), Flag()
+
+    class Asked(SingleThreadedRunner):
+        def prompt(self):
+            super().prompt()
+            if current_thread() is stopper:
+                asked.set()
+
+    class Halting(Disk):
+        def make_directory(self, directory):
+            super().make_directory(directory)
+            if directory.name == "projections":
+                at_last.set()
+                folding.wait(0.2)  # or until nobody can fold any more
+
+    class First(ItemSales):
+        def apply(self, event):
+            super().apply(event)
+            if "rope" in event.items:
+                blocked.set()
+                assert go.wait(PATIENCE)
+            else:
+                folding.set()
+                finish.wait(0.2)  # or until nobody keeps anything before we are through
+
+    class Last(Listed):
+        follow = (OrderCreated,)
+
+        def apply(self, event):
+            if "lamp" in event.items:
+                at_last.wait(0.2)  # same
+            super().apply(event)
+
+    with open_app(data, disk=Halting()) as app, open_app(data) as other:
+        runner = Asked(app, [First, Last])
+        writer = Thread(target=place, args=(app, "rope"))
+        stopper = Thread(target=runner.stop)
+        runner.start()
+        writer.start()
+        assert blocked.wait(PATIENCE)
+        stopper.start()
+        assert asked.wait(PATIENCE)
+        place(other, "lamp")
+        go.set()
+        stopper.join(PATIENCE)
+        finish.set()
+        writer.join(PATIENCE)
     with open_app(data) as app, SingleThreadedRunner(app, [ItemSales]) as runner:
         assert dict(runner.get(ItemSales).ranking()) == sold(app) == {"rope": 1, "lamp": 1}
 

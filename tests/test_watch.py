@@ -28,6 +28,14 @@ class MeterRead(Event, frozen=True, kw_only=True):
     seq: int
 
 
+@pytest.fixture(autouse=True)
+def _hears_ctrl_c():
+    """Let children hear Ctrl-C even where the tests run in the background of a script."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Watch:
     """A `watch` as a process of its own, and its output, line by line."""
 
