@@ -1,7 +1,6 @@
 """The commands for whoever wants to see what happens and has happened: they change nothing."""
 
 import math
-from datetime import date
 from typing import Annotated, Literal
 
 import typer
@@ -111,19 +110,14 @@ def stats(context: typer.Context, json: JsonOption = False) -> None:
         elif days:
             from . import render  # noqa: PLC0415 - Rich takes 50 ms to import
 
-            counts = {day.toordinal(): orders for day, orders in days}
-            first, last = min(counts), max(counts)
-            shown = range(max(first, last - DAYS + 1), last + 1)
-            recent = [(str(date.fromordinal(day)), counts.get(day, 0)) for day in shown]
+            recent = views.last_days(days, DAYS)
             render.show(
                 render.bar_chart("Most ordered items", items[:TOP]),
                 render.bar_chart("Orders a day (UTC)", recent),
             )
-            if len(items) > TOP or len(recent) < last - first + 1:
-                console.say(
-                    f"{views.count(len(items), 'item')} and {views.count(len(days), 'day')} in"
-                    " all; --json shows them."
-                )
+            if len(items) > TOP or sum(orders for _, orders in recent) < sum(dict(days).values()):
+                counts = f"{views.count(len(items), 'item')} and {views.count(len(days), 'day')}"
+                console.say(f"{counts} in all; --json shows them.")
         if not days:
             console.say(f"No orders in {store.settings.data} yet.")
 

@@ -1,7 +1,8 @@
 """What commands show, as plain values: rows for `list`, `show`, `log` and `topics`."""
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,6 +78,14 @@ def message_object(seq: int, message: Message) -> dict[str, Any]:
     if isinstance(message, UnknownMessage):
         fields |= {"type": fields.pop("name"), **fields.pop("fields")}
     return {"seq": seq} | fields | {"seq": seq}  # whatever the fields are called
+
+
+def last_days(days: Sequence[tuple[date, int]], most: int) -> list[tuple[str, int]]:
+    """Return the last days and their numbers, those between that have none included."""
+    numbers = {day.toordinal(): number for day, number in days}
+    first, last = min(numbers), max(numbers)
+    shown = range(max(first, last - most + 1), last + 1)
+    return [(str(date.fromordinal(day)), numbers.get(day, 0)) for day in shown]
 
 
 def delivery_row(account: Account) -> Row:
