@@ -14,7 +14,9 @@ from typing import NamedTuple
 from .bootstrap import App
 from .disk import aside
 from .errors import OrdersError, StoreBusy
+from .followers import MOST, Follower
 from .ledger import Account
+from .policies import POLICIES
 from .replay import replay
 from .repository import TinyDBOrderRepository
 
@@ -56,6 +58,8 @@ def repair(app: App) -> Iterator[str]:
     if not _is_well(_projections, app):
         for one in replay(app, keep=True):
             yield f"made the projection {one.name} anew from the log"
+        for policy in POLICIES:
+            Follower(app, policy).keep_up(at_any_cost=True)
     for path in _too_open(app):
         path.chmod(stat.S_IMODE(path.stat().st_mode) & ~SHARED)
         yield f"made {path} private"
@@ -123,6 +127,8 @@ def _projections(app: App) -> Iterator[Finding]:
     kept = sum(one.found == "equal" for one in replayed)
     if wrong:
         yield Finding(False, "projections", f"{'; '.join(wrong)}; orders replay makes them anew")
+    elif late := [policy.name for policy in POLICIES if Follower(app, policy).behind() > MOST]:
+        yield Finding(False, "projections", f"far behind: {', '.join(late)}; try orders checkpoint")
     else:
         yield Finding(True, "projections", f"{kept} kept, equal to the fold of the log")
 

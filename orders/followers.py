@@ -18,8 +18,8 @@ from msgspec.structs import asdict
 
 from .bootstrap import App
 from .bus import STRANGE
-from .delivery import Settled
-from .errors import FollowerError, WiringError
+from .delivery import TRIES, Settled
+from .errors import Conflict, FollowerError, WiringError
 from .ledger import START, Delivery, Position
 from .line import checksum
 from .message import Command, Event
@@ -29,6 +29,7 @@ from .storage import FORMAT, Head, StateStorage, Tables
 from .subscriptions import check_target, matches
 
 CHEAP = 1 << 18  # bytes of state, and of log to fold in, that no user notices
+MOST = 1 << 20  # bytes of log that a command folds in now and then
 
 _NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
 
@@ -159,18 +160,26 @@ class Follower:
         self._kept = self.position
 
     def keep_up(self, *, at_any_cost: bool) -> None:
-        """Load and catch up, if that is cheap or to be done at any cost; save now and then.
+        """Load and catch up, if that is cheap or due, or at any cost; save now and then.
+
+        What is not cheap is due when the log has outgrown the state by half, so that the cost
+        an event stays constant; a log that is far ahead waits for who takes the time.
 
         Raises:
             FollowerError, StoreError: as `catch_up` and `save`.
         """
-        head = self._storage.head()
-        behind = self._log.size() - (head.offset if head else 0)
-        if at_any_cost or max(self._storage.size(), behind) < CHEAP:
+        size, behind = self._storage.size(), self.behind()
+        is_cheap = max(size, behind) < CHEAP
+        if at_any_cost or is_cheap or size // 2 <= behind <= max(MOST, size):
             self.load()
             self.catch_up()
             if at_any_cost or behind > CHEAP // 4:
                 self.save()
+
+    def behind(self) -> int:
+        """Return how many bytes of the log what is kept does not know."""
+        head = self._storage.head()
+        return self._log.size() - (head.offset if head else 0)
 
     def _wants(self, event: type[Event]) -> bool:
         if (wanted := self._wanted.get(event)) is None:
@@ -185,12 +194,17 @@ class Follower:
         commands = list(self._policy.react(event))
         if not commands:
             return
-        try:
-            self._react(event, commands)
-        except STRANGE:
-            self._look_for_settled()
-            if event.id not in self._settled:  # else another process was quicker
-                raise
+        for attempt in range(1, TRIES + 1):
+            try:
+                self._react(event, commands)
+            except STRANGE as error:
+                self._look_for_settled()
+                if event.id in self._settled:  # another process was quicker
+                    return
+                if attempt == TRIES or not isinstance(error, Conflict):
+                    raise
+            else:
+                return
 
     def _react(self, event: Event, commands: list[Command]) -> None:
         start = perf_counter()

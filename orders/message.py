@@ -164,11 +164,19 @@ def decode_message(data: bytes) -> Message:
         if tag == current:
             return msgspec.json.decode(data, type=kind)
         if revision < _parse_tag(current)[1]:
-            return msgspec.convert({**kind.upcast(fields, revision), "type": current}, kind)
+            return _upcast(kind, fields, revision)
     own = {key: fields.pop(key) for key in Message.__struct_fields__ if key in fields}
     return msgspec.convert(
         {**own, "type": "UnknownMessage", "name": tag, "fields": fields}, UnknownMessage
     )
+
+
+def _upcast(kind: type[Message], fields: dict[str, Any], revision: int) -> Message:
+    try:
+        current = {**kind.upcast(fields, revision), "type": kind.__struct_config__.tag}
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{kind.__name__} cannot read its revision {revision}: {error}") from error
+    return msgspec.convert(current, kind)
 
 
 def _parse_tag(tag: Any) -> tuple[str, int]:

@@ -61,6 +61,7 @@ def doctor(
     from .doctor import examine, repair  # noqa: PLC0415 - a start pays for what it uses
 
     with open_store(context, recover=False) as (console, store):
+        console.notices_to = "stderr"
         for deed in repair(store) if mend else ():
             console.say(f"Repaired: {deed}.")
         findings = examine(store)

@@ -63,7 +63,7 @@ HOUSE = {
     "feed": "event_log ledger message",
     "views": "bus domain history ledger line message times",
     "replay": "bootstrap errors followers policies projections storage views",
-    "doctor": "bootstrap disk errors ledger replay repository",
+    "doctor": "bootstrap disk errors followers ledger policies replay repository",
     "bench": "bootstrap commands events exchange line message notifier views",
     "trace": "bootstrap event_log ledger message policies times views",
     "render": "domain notifier text trace",

@@ -13,7 +13,7 @@ import sys
 import pytest
 from conftest import Sales
 
-from orders import CancelOrder, PlaceOrder, ShipOrder, bootstrap
+from orders import CancelOrder, Order, PlaceOrder, ShipOrder, bootstrap, followers
 from orders.faults import POINTS
 from orders.policies import Bestseller
 from orders.projections import ItemSales, OrdersADay
@@ -391,6 +391,23 @@ def test_a_policy_whose_news_cannot_be_printed_does_not_make_the_order_fail(
     assert len(reactions(tool)) == 1
 
 
+def test_a_terminal_that_reacts_while_another_one_does_leaves_one_reaction(send, data, tool):
+    order_ids = send(*(PlaceOrder(("rope",)) for _ in range(10)))
+    told = []
+
+    class Slow:
+        def notify(self, notice):
+            told.append(notice.title)
+            told.append(tool("ship", order_ids[0]).stderr)  # which reacts, and is quicker
+
+    with bootstrap(data, notifier=Slow()) as app, SingleThreadedRunner(app, [Bestseller]):
+        pass
+    assert "Bestseller" in told[0]
+    assert "Bestseller" in told[1]  # at least once; each notice names the same order
+    assert len(told) == 2
+    assert len(reactions(tool)) == 1
+
+
 def test_two_terminals_react_once(fork, data, tool):
     def place():
         for _ in range(6):
@@ -407,3 +424,22 @@ def test_two_terminals_react_once(fork, data, tool):
     assert [other.wait() for other in others] == [0, 0]
     tool("place", "lamp")
     assert len(reactions(tool)) == 1
+
+
+def test_a_policy_that_is_some_way_behind_catches_up_with_the_next_order(send, tool, data):
+    send(*(PlaceOrder(("x" * 450, "y" * 450)) for _ in range(200)))
+    assert (data / "events.jsonl").stat().st_size > followers.CHEAP
+    assert tool("place", "rope").stderr.count("Bestseller") == 2
+    assert len(reactions(tool)) == 2
+
+
+def test_a_policy_that_is_far_behind_waits_for_a_command_that_takes_the_time(send, tool, data):
+    with bootstrap(data, notifier=Sales()) as app, app.uow() as uow:
+        for _ in range(1000):
+            uow.orders.add(Order.place(["x" * 450, "y" * 450]))
+    assert (data / "events.jsonl").stat().st_size > followers.MOST
+    assert "Bestseller" not in tool("place", "rope").stderr
+    assert "far behind: bestseller; try orders checkpoint" in tool("doctor").stdout
+    assert tool("checkpoint").stderr.count("Bestseller") == 2
+    assert len(reactions(tool)) == 2
+    assert tool("doctor").returncode == 0

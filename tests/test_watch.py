@@ -46,7 +46,7 @@ class Watch:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, "ORDERS_DATA": str(data)},
+            env={**os.environ, "ORDERS_DATA": str(data), "PYTHONUNBUFFERED": ""},
         )
 
     def line(self):
