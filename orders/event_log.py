@@ -76,7 +76,8 @@ class EventLog:
 
         Args:
             after: where to begin; the beginning of the log unless given.
-            containing: yield only lines that contain one of these; others are checked alone.
+            containing: yield only lines that contain one of these, and the last line, which says
+                how far that was; others are checked alone.
             until: the byte where to end; the end of the log unless given.
 
         Raises:

@@ -64,10 +64,15 @@ class FileOrder(msgspec.Struct, forbid_unknown_fields=True):
             return str(error)
         return None
 
+    @property
+    def import_key(self) -> str | None:
+        """The key that it is imported with, if it has one."""
+        key = self.key or self.id
+        return key and key.strip()
+
     def command(self) -> PlaceOrder:
         """Return the command that places it."""
-        key = self.key or self.id
-        return PlaceOrder(tuple(self.items), self.customer, key and key.strip())
+        return PlaceOrder(tuple(self.items), self.customer, self.import_key)
 
 
 def format_of(path: Path) -> Format:
@@ -159,24 +164,29 @@ def write(orders: Iterable[tuple[OrderState, str]], to: Format) -> Iterator[str]
 
 def _place_chunk(app: App, chunk: list[FileOrder], new: list[str]) -> None:
     """Place the orders in one commit; put the ids of the new ones into `new`."""
+    keys = [key for order in chunk if (key := order.import_key) is not None]
     while True:
         new.clear()
+        known = app.orders.with_keys(keys)
         try:
             with app.uow() as uow:
                 for order in chunk:
-                    _place(app, uow, order, new)
+                    _place(app, uow, order, known, new)
         except KeyTaken:  # somebody imports the same file; what they placed, we skip
             continue
         return
 
 
-def _place(app: App, uow: UnitOfWork, order: FileOrder, new: list[str]) -> None:
-    command = order.command()
-    if command.key is not None and uow.orders.with_key(command.key) is not None:
+def _place(
+    app: App, uow: UnitOfWork, order: FileOrder, known: dict[str, str], new: list[str]
+) -> None:
+    if (key := order.import_key) in known:
         return
-    order_id = app.bus.send(command)
+    order_id = app.bus.send(order.command())
     if order_id not in uow.orders:  # somebody has used the key since we looked
         return
+    if key is not None:
+        known[key] = order_id
     if order.status == "shipped":
         app.bus.send(ShipOrder(order_id))
     elif order.status == "cancelled":

@@ -22,7 +22,7 @@ from .delivery import TRIES, Settled
 from .errors import Conflict, FollowerError, WiringError
 from .ledger import START, Delivery, Position
 from .line import checksum
-from .message import Command, Event
+from .message import Command, Event, message_classes
 from .policies import Policy
 from .projections import Projection
 from .storage import FORMAT, Head, StateStorage, Tables
@@ -130,7 +130,7 @@ class Follower:
             self._is_torn = True
             if self._policy is not None:
                 self._look_for_settled()
-            for entry in self._log.read(self.position, until=until):
+            for entry in self._log.read(self.position, containing=self._tags(), until=until):
                 stage = "processing"
                 for message in entry.line.messages:
                     if isinstance(message, Event) and self._wants(type(message)):
@@ -180,6 +180,11 @@ class Follower:
         """Return how many bytes of the log what is kept does not know."""
         head = self._storage.head()
         return self._log.size() - (head.offset if head else 0)
+
+    def _tags(self) -> list[bytes]:
+        """Return what a line contains if it has an event for us, of whatever revision."""
+        events = [kind for kind in message_classes().values() if issubclass(kind, Event)]
+        return [b'"type":"%s' % kind.__name__.encode() for kind in events if self._wants(kind)]
 
     def _wants(self, event: type[Event]) -> bool:
         if (wanted := self._wanted.get(event)) is None:

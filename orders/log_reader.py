@@ -49,28 +49,34 @@ class LogReader:
         """Yield the lines between a position and byte `end`, checked; stop at a crash's leavings.
 
         A whole last line that only lacks its line feed is yielded, its end one byte past `end`.
+        The last whole line is yielded whatever it contains: it says how far the reader got.
 
         Raises:
             LogDamaged: a line is not what was written.
         """
-        start = after
+        start, skipped = after, None
         for raw, is_ended in self._lines(descriptor, after.offset, end):
             if not is_ended and codec.is_torn(raw, start.seq + 1):
-                return
+                break
             position = Position(start.offset + len(raw) + 1, start.seq + 1)
             try:
                 if not containing or any(part in raw for part in containing):
-                    entry = Entry(self._parse(raw, position.seq), start, position, raw)
+                    entry, skipped = self._entry(raw, start, position), None
                 else:
-                    entry = None
                     codec.check(raw)
+                    entry, skipped = None, (raw, start, position)
             except ValueError as error:
                 if self._is_unwritten(descriptor, start.offset, end):
-                    return
+                    break
                 raise LogDamaged(self.path, position.seq, str(error)) from error
             if entry is not None:
                 yield entry
             start = position
+        if skipped is not None:
+            try:
+                yield self._entry(*skipped)
+            except ValueError as error:
+                raise LogDamaged(self.path, start.seq, str(error)) from error
 
     def settled(self, descriptor: int, size: int) -> Position:
         """Return the position from which a newcomer must read, found from the log's end."""
@@ -87,11 +93,11 @@ class LogReader:
         except ValueError:  # a crash's leavings, or damage: reading it all will tell
             return START
 
-    def _parse(self, raw: bytes, seq: int) -> Line[Message]:
+    def _entry(self, raw: bytes, start: Position, end: Position) -> Entry:
         line = codec.decode(raw)
-        if line.seq != seq:
-            raise ValueError(f"number {line.seq} stands at line {seq}")
-        return line
+        if line.seq != end.seq:
+            raise ValueError(f"number {line.seq} stands at line {end.seq}")
+        return Entry(line, start, end, raw)
 
     def _lines(self, descriptor: int, offset: int, end: int) -> Iterator[tuple[bytes, bool]]:
         """Yield the lines between two bytes, and whether a line feed ends them."""

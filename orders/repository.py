@@ -5,7 +5,7 @@ the state file, folds in the lines that came after it, and now and then writes t
 back. So a state file may be old, gone or damaged without any order being lost.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -54,6 +54,9 @@ class OrderRepository(Protocol):
 
     def with_key(self, key: str) -> str | None:
         """Return the id of the order placed with this key, or whose id it is; else None."""
+
+    def with_keys(self, keys: Iterable[str]) -> dict[str, str]:
+        """Return the ids of orders by those of these keys that were used."""
 
     def version(self, order_id: str) -> int:
         """Return the order's stored version; 0 where there is no such order."""
@@ -144,13 +147,17 @@ class TinyDBOrderRepository:
 
     def with_key(self, key: str) -> str | None:
         """Return the id of the order placed with this key; an order's id is a key of it too."""
+        return self.with_keys([key]).get(key)
+
+    def with_keys(self, keys: Iterable[str]) -> dict[str, str]:
+        """Return, for those of these keys that were used, the id of their order."""
         with self._lock:
             self.refresh()
-            known = self._keys.by("key").get(key) or self._documents.by("id").get(key)
-            if known is None:
-                return None
-            self._log.make_durable(self.position)  # who gets this answer takes it for stored
-            return str(self._documents[known]["id"])
+            by_key, by_id = self._keys.by("key"), self._documents.by("id")
+            found = {key: number for key in keys if (number := by_key.get(key) or by_id.get(key))}
+            if found:  # who gets this answer takes the order for stored
+                self._log.make_durable(self.position)
+            return {key: str(self._documents[number]["id"]) for key, number in found.items()}
 
     def version(self, order_id: str) -> int:
         """Return the order's stored version; 0 where there is no such order."""

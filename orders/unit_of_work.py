@@ -170,18 +170,19 @@ class UnitOfWork:
 
     def _check_versions(self, unit: Unit) -> dict[str, str]:
         """Refuse changes of an order that somebody else changed first, and keys used before."""
-        keys: dict[str, str] = {}
         for order in unit.orders.values():
-            if order.stored_version:
-                if order.pending and self._repository.version(order.id) != order.stored_version:
-                    actual = self._repository.version(order.id)
+            if order.stored_version and order.pending:
+                actual = self._repository.version(order.id)
+                if actual != order.stored_version:
                     raise Conflict(order.id, order.stored_version, actual)
-            elif (key := order.key) is not None:  # a new order's id is random; its key is not
-                self._take_key(keys, key, order.id)
+        new = {order.id: order.key for order in unit.orders.values() if order.key is not None}
+        keys = self._repository.with_keys(new.values()) if new else {}
+        for order_id, key in new.items():  # a new order's id is random; its key is not
+            self._take_key(keys, key, order_id)
         return keys
 
     def _take_key(self, keys: dict[str, str], key: str, order_id: str) -> None:
-        first = keys.setdefault(key, self._repository.with_key(key) or order_id)
+        first = keys.setdefault(key, order_id)
         if first != order_id:
             raise KeyTaken(key, first)
 
@@ -199,6 +200,7 @@ class UnitOfWork:
             if isinstance(event, OrderCreated):
                 check_created(event)
                 if event.key is not None:
+                    keys |= self._repository.with_keys([event.key])
                     self._take_key(keys, event.key, order_id)
             try:
                 states[order_id] = evolve(state, event)

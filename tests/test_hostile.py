@@ -65,7 +65,6 @@ COMMANDS = [
     ["show", "ORDER", "--at", "{}"],
     ["show", "ORDER", "--version={}"],
     ["trace", "{}"],
-    ["trace", "--", "{}"],
     ["watch", "--from", "{}"],
     ["watch", "--until-idle", "{}"],
     ["stats", "{}"],
@@ -313,8 +312,9 @@ def write(data, *messages):
     log.chmod(0o600)
 
 
-@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Tokyo"])
-@pytest.mark.parametrize("year", [1, 9999])
+@pytest.mark.parametrize(
+    ("year", "zone"), [(1, "UTC"), (1, "America/New_York"), (9999, "Asia/Tokyo")]
+)
 def test_times_at_the_end_of_time_are_shown(orders, data, year, zone):
     first, last = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
     time = first if year == 1 else last
