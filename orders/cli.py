@@ -78,10 +78,11 @@ def place(
     lines = (line.rstrip("\n") for line in sys.stdin)
     named = chain.from_iterable(lines if item == "-" else [item] for item in items)
     wanted = tuple(islice(named, MAX_ITEMS + 1))  # enough to be refused; stdin may not end
+    key = key and key.strip()
     with open_store(context) as (console, store):
         if json:
             console.notices_to = "stderr"
-        first = None if key is None else store.orders.with_key(key.strip())
+        first = None if key is None else store.orders.with_keys([key]).get(key)
         order_id = store.bus.send(PlaceOrder(wanted, customer, key))
         if json:
             console.json(store.orders.get(order_id).state)
@@ -133,6 +134,8 @@ def list_orders(
         if not total and wanted == EVERY_ORDER and at is None:
             where = store.settings.data
             console.say(f'No orders in {where} yet. Place one: orders place "100 inch TV"')
+        elif not total and wanted == EVERY_ORDER:
+            console.say("No orders yet at that time; `orders list` shows those of now.")
         elif not total:
             console.say("No orders match; `orders list` shows them all.")
         elif len(orders) < total:

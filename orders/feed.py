@@ -38,7 +38,7 @@ def feed(
     position = after
     since = time.monotonic()
     while is_wanted():
-        if log.size() > position.offset:
+        if log.size() != position.offset:
             for entry in log.read(position):
                 yield from (Told(entry.line.seq, message) for message in entry.line.messages)
                 position = entry.end

@@ -1,4 +1,4 @@
-"""The commands for whoever wants to see what happens and has happened: they change nothing."""
+"""The commands for whoever wants to see what happens and has happened: they change no order."""
 
 import math
 from typing import Annotated, Literal
@@ -63,7 +63,9 @@ def _show(console: Console, seq: int, message: Message) -> None:
     if console.draws:
         from . import render  # noqa: PLC0415 - Rich takes 50 ms to import
 
-        render.show(render.told(message.time, name_of(message), views.detail(message)))
+        about = views.detail(message, ("time", "order_id"))
+        order_id = getattr(message, "order_id", "")
+        render.show(render.told(seq, message.time, name_of(message), order_id, about))
     else:
         console.records([views.message_row(seq, message)])
 
@@ -111,10 +113,9 @@ def stats(context: typer.Context, json: JsonOption = False) -> None:
             from . import render  # noqa: PLC0415 - Rich takes 50 ms to import
 
             recent = views.last_days(days, DAYS)
-            render.show(
-                render.bar_chart("Most ordered items", items[:TOP]),
-                render.bar_chart("Orders a day (UTC)", recent),
-            )
+            if items:
+                render.show(render.bar_chart("Most ordered items", items[:TOP]))
+            render.show(render.bar_chart("Orders a day (UTC)", recent))
             if len(items) > TOP or sum(orders for _, orders in recent) < sum(dict(days).values()):
                 counts = f"{views.count(len(items), 'item')} and {views.count(len(days), 'day')}"
                 console.say(f"{counts} in all; --json shows them.")

@@ -116,11 +116,16 @@ def tree(title: str, nodes: Sequence[Node]) -> RenderableType:
     return root
 
 
-def told(time: datetime, name: str, about: str) -> RenderableType:
+def told(seq: int, time: datetime, name: str, order_id: str, about: str) -> RenderableType:
     """Draw a message of the live feed."""
-    return Text.assemble(
-        _text(_clock(time), "dim"), " ", _text(name, "bold cyan"), " ", _text(about)
+    parts = (
+        _text(seq, "dim"),
+        _text(_clock(time), "dim"),
+        _text(name, "bold cyan"),
+        _text(order_id[:SHORT_ID], "cyan"),
+        _text(about),
     )
+    return Text(" ").join(part for part in parts if part)
 
 
 def bar_chart(title: str, bars: Sequence[tuple[str, int]]) -> RenderableType:

@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from .bootstrap import App
-from .errors import StoreError
+from .errors import ForeignFile, StoreError
 from .followers import Follower
 from .policies import POLICIES
 from .projections import PROJECTIONS, Projection
@@ -65,20 +65,31 @@ def replay(app: App, *, keep: bool) -> Iterator[Replayed]:
 
 def rows(replayed: Replayed) -> Iterator[Row]:
     """Yield what a replay found: projection, verdict, detail; then each difference."""
-    yield replayed.name, replayed.found, f"{replayed.lines:,} lines of the log"
+    found = "not kept" if replayed.found == "nothing" else replayed.found
+    yield replayed.name, found, f"{replayed.lines:,} lines of the log"
     for table, key, kept, rebuilt in replayed.differences:
-        change = f"kept {as_json(kept)}, the log says {as_json(rebuilt)}"
+        change = f"kept {_entry(kept)}, the log says {_entry(rebuilt)}"
         yield replayed.name, f"{table} {as_json(key)}", change
+
+
+def _entry(value: Any) -> str:
+    return "nothing" if value is None else as_json(value)
 
 
 def current(app: App, make: Callable[[], P]) -> P:
     """Return a projection, up to date with the log, and keep it if the disk allows."""
     projection = make()
     follower = Follower(app, lambda: projection)
-    follower.load()
-    follower.catch_up()
-    with suppress(StoreError):  # it can be made again
-        follower.save()
+    try:
+        follower.load()
+    except ForeignFile as error:
+        app.warn(str(error))
+        follower.catch_up()
+    else:
+        follower.catch_up()
+        if follower.position.offset == app.log.size():  # else a crash has left something
+            with suppress(StoreError):  # it can be made again
+                follower.save()
     return projection
 
 

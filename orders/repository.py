@@ -52,11 +52,8 @@ class OrderRepository(Protocol):
     def resolve(self, prefix: str) -> str:
         """Return the id that begins with `prefix`; raise OrderNotFound or AmbiguousOrder."""
 
-    def with_key(self, key: str) -> str | None:
-        """Return the id of the order placed with this key, or whose id it is; else None."""
-
     def with_keys(self, keys: Iterable[str]) -> dict[str, str]:
-        """Return the ids of orders by those of these keys that were used."""
+        """Return the ids of orders by those of these keys that they were placed with, or are."""
 
     def version(self, order_id: str) -> int:
         """Return the order's stored version; 0 where there is no such order."""
@@ -145,12 +142,8 @@ class TinyDBOrderRepository:
             raise AmbiguousOrder(prefix, found)
         return found[0]
 
-    def with_key(self, key: str) -> str | None:
-        """Return the id of the order placed with this key; an order's id is a key of it too."""
-        return self.with_keys([key]).get(key)
-
     def with_keys(self, keys: Iterable[str]) -> dict[str, str]:
-        """Return, for those of these keys that were used, the id of their order."""
+        """Return the ids of orders by those of these keys that they were placed with, or are."""
         with self._lock:
             self.refresh()
             by_key, by_id = self._keys.by("key"), self._documents.by("id")

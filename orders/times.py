@@ -24,7 +24,8 @@ def parse_time(text: str, now: datetime) -> datetime:
         return datetime.fromisoformat(plain).astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError(
-            f"{text!r} is not a time: write 2026-11-21, 2026-11-21T09:30, or an age like 10m or 3d"
+            f"{text!r} is not a time: write 2026-11-21, 2026-11-21T09:30, 10m, 3d,"
+            " 10 minutes ago or yesterday"
         ) from None
 
 

@@ -10,7 +10,7 @@ from .ledger import Delivery
 from .message import Command, Event, Message, UnknownMessage, name_of
 from .policies import POLICIES
 from .times import iso
-from .views import Row, detail, ordinal, place_of, source_of
+from .views import Row, count, detail, ordinal, place_of, source_of
 
 
 class Node(NamedTuple):
@@ -107,8 +107,8 @@ def _delivery_node(app: App, subscriber: str, history: list[_Record]) -> Node:
     attempts = [*_attempts(history)]
     state = {
         "done": "ran",
-        "failed": "failed; see orders retry",
-        "dead": "dead letter: given up after retries; see orders retry",
+        "failed": f"failed; try orders retry {last.event[:8]}",
+        "dead": f"dead letter, given up after retries; try orders retry {last.event[:8]}",
         "pending": _why_pending(app, subscriber, history[-1]),
     }[last.status]
     facts = [_source(app, subscriber), state]
@@ -116,7 +116,7 @@ def _delivery_node(app: App, subscriber: str, history: list[_Record]) -> Node:
         facts.append(f"at the {ordinal(last.attempts)} attempt" if last.attempts > 1 else "")
         facts.append(f"in {last.seconds * 1000:.1f} ms")
     if last.deaths:
-        facts.append(f"(processes that died of it: {last.deaths})")
+        facts.append(f"(taken over from {count(last.deaths, 'process')} that died)")
     is_plain = len(attempts) == 1 and last.status == "done"
     text = " ".join(filter(None, facts))
     is_well = last.status == "done"

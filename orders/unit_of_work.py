@@ -294,4 +294,4 @@ class UnitOrders:
             if (order_id := unit.keys.get(key, key)) in unit.orders:
                 return order_id
             unit = unit.outer
-        return self._repository.with_key(key)
+        return self._repository.with_keys([key]).get(key)

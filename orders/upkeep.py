@@ -92,7 +92,7 @@ def replay(
         console.notices_to = "stderr"
         replayed = list(room.replay(store, keep=not dry_run))
         console.records(row for one in replayed for row in room.rows(one))
-        wrong = sum(bool(one.differences) for one in replayed)
+        wrong = sum(one.found not in {"equal", "nothing"} for one in replayed)
         said = f"{wrong or 'None'} of {len(replayed)} projections differed from the log"
         console.say(f"{said}; {'nothing was changed' if dry_run else 'all are made anew'}.")
 

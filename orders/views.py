@@ -23,8 +23,9 @@ DELIVERY_COLUMNS = ("Event", "Subscriber", "Status", "Attempts", "Changed", "Las
 
 
 def count(number: int, what: str) -> str:
-    """Return a number with its noun: ``1 order``, ``2 orders``."""
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+    """Return a number with its noun: ``1 order``, ``2 orders``, ``2 processes``."""
+    ending = "" if number == 1 else "es" if what.endswith("s") else "s"
+    return f"{number:,} {what}{ending}"
 
 
 def ordinal(number: int) -> str:

@@ -86,7 +86,7 @@ def test_what_is_kept_and_equal_is_said_to_be_so_and_stays(store, tool):
 def test_nothing_kept_is_made(tool, send, data):
     send(PlaceOrder(("rope",)))
     result = tool("replay")
-    assert [row[:2] for row in rows(result)] == [[name, "nothing"] for name in NAMES]
+    assert [row[:2] for row in rows(result)] == [[name, "not kept"] for name in NAMES]
     assert "None of 3 projections differed" in result.stderr
     assert kept(data).exists()
     assert kept(data, "orders-a-day").exists()
@@ -96,7 +96,7 @@ def test_nothing_kept_is_made(tool, send, data):
 def test_of_an_empty_store_nothing_is_made(tool, data):
     for arguments in (["replay", "--dry-run"], ["replay"]):
         result = tool(*arguments)
-        assert [row[:2] for row in rows(result)] == [[name, "nothing"] for name in NAMES]
+        assert [row[:2] for row in rows(result)] == [[name, "not kept"] for name in NAMES]
     assert not data.exists()
 
 
@@ -138,8 +138,8 @@ def test_an_entry_that_was_added_or_taken_by_hand_is_named(store, tool):
     kept(store).write_text(json.dumps(tables))
     found = rows(tool("replay"))
     assert [row[1:] for row in found[1:3]] == [
-        ['sold "gold"', "kept 1, the log says null"],
-        ['sold "rope"', "kept null, the log says 2"],
+        ['sold "gold"', "kept 1, the log says nothing"],
+        ['sold "rope"', "kept nothing, the log says 2"],
     ]
     assert [row[1] for row in rows(tool("replay"))] == ["equal"] * 3
 
@@ -178,7 +178,7 @@ def edited(path):
     edit(path, '"lamp"', '"lump"')
 
 
-HARMS = {cut: "is not valid JSON", scribbled: "is not valid JSON", emptied: "nothing"}
+HARMS = {cut: "is not valid JSON", scribbled: "is not valid JSON", emptied: "not kept"}
 
 
 @pytest.mark.parametrize("name", ["item-sales", "bestseller"])
@@ -192,7 +192,7 @@ def test_what_is_harmed_is_said_to_be_and_mended(store, tool, name, harm):
         assert verdicts[name] == said
     verdicts = {row[0]: row[1] for row in rows(tool("replay"))}
     if name == "bestseller":  # which may as well begin anew: it does not react twice
-        assert verdicts.pop(name) in {"equal", "nothing"}
+        assert verdicts.pop(name) in {"equal", "not kept"}
     else:
         assert kept(store, name).read_bytes() == well
     assert set(verdicts.values()) == {"equal"}

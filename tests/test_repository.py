@@ -185,7 +185,7 @@ def refuses_everything(open_app, error=StoreError, match="orders.json"):
         lambda app: app.orders.list(),
         lambda app: app.orders.list(Filter(status="placed")),
         lambda app: app.orders.count(),
-        lambda app: app.orders.with_key("k"),
+        lambda app: app.orders.with_keys(["k"]).get("k"),
         lambda app: app.orders.checkpoint(),
         place,
         lambda app: place(app, key="k"),
@@ -341,7 +341,7 @@ def test_reading_a_damaged_state_gives_the_right_answers_and_touches_nothing(
         assert app.orders.list() == store
         assert app.orders.get(store[2].id).state == store[2]
         assert app.orders.list(Filter(status="shipped")) == [store[-1]]
-        assert app.orders.with_key("key 1") == store[5].id
+        assert app.orders.with_keys(["key 1"]).get("key 1") == store[5].id
     assert snapshots(data) == before
     assert ["the log was used instead" in text for text in warnings] == [True]
 
@@ -573,7 +573,7 @@ def test_an_older_state_gives_right_answers_and_is_brought_up_to_date(open_app, 
     assert state.read_bytes() == older
     with open_app() as app:
         assert app.orders.list(Filter(status="shipped")) == [orders[-1]]
-        assert app.orders.with_key("k") == first
+        assert app.orders.with_keys(["k"]).get("k") == first
         assert app.orders.checkpoint()
     assert state.read_bytes() == newer == rebuilt(open_app, state)
 
@@ -821,17 +821,17 @@ def test_an_id_is_found_by_any_unambiguous_beginning(app, seed):
 
 def test_an_order_is_found_by_its_key_and_by_its_own_id(app, seed):
     seed({"order_id": "1", "key": "k"}, {"order_id": "2"}, {"order_id": "3", "key": "2"})
-    assert app.orders.with_key("k") == "1"
-    assert app.orders.with_key("1") == "1"
-    assert app.orders.with_key("2") == "3", "a key goes before an id"
-    assert app.orders.with_key("x") is None
+    assert app.orders.with_keys(["k"]).get("k") == "1"
+    assert app.orders.with_keys(["1"]).get("1") == "1"
+    assert app.orders.with_keys(["2"]).get("2") == "3", "a key goes before an id"
+    assert app.orders.with_keys(["x"]).get("x") is None
     assert [app.orders.key_of(order_id) for order_id in "123"] == ["k", "2", "2"]
 
 
 def test_keys_are_known_from_the_state_and_from_the_log(store, open_app, state):
     for _ in range(2):
         with open_app() as app:
-            assert app.orders.with_key("key 1") == store[5].id
+            assert app.orders.with_keys(["key 1"]).get("key 1") == store[5].id
             assert place(app, key="key 1") == store[5].id
             assert app.orders.key_of(store[5].id) == "key 1"
             assert app.orders.key_of(store[0].id) == store[0].id

@@ -233,7 +233,7 @@ def test_a_delivery_that_failed_and_was_retried_by_hand_shows_every_attempt(
         "order_created",
         *(f"attempt {n}" for n in (1, 2, 3)),
     ]
-    assert "failed; see orders retry" in found[2].text
+    assert "failed; try orders retry " in found[2].text
     assert all("failed in " in row.text for row in found[3:])
     assert orders("retry", "--all").returncode == 0
     found = traced(order_id)
@@ -270,7 +270,7 @@ def test_what_a_dead_process_owed_is_shown_until_the_next_command_delivers_it(to
     assert tool("checkpoint").returncode == 0
     found = traced(order_id)
     assert shape(found)[-1] == PLACED[-1]
-    assert re.search(r"\) ran in \d+\.\d ms \(processes that died of it: 1\)$", found[2].text)
+    assert re.search(r"ran in \d+\.\d ms \(taken over from 1 process that died\)$", found[2].text)
     assert "has not run" not in str(found)
 
 

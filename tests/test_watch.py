@@ -415,8 +415,8 @@ def test_a_watch_on_a_terminal_fits_it(screen, send, columns):
     assert "w" * 400 in re.sub(r"\s", "", plain(shown))
     assert "[red]x[/red]" in shown
     assert max(width(line) for line in lines[1:]) <= columns
-    told = [line for line in lines if re.match(r"\d\d:\d\d:\d\d\.\d{3} ", line)]
-    assert [line.split(" ")[1] for line in told] == FIVE[:3] * 2
+    told = [line for line in lines if re.match(r"\d+ \d\d:\d\d:\d\d\.\d{3} ", line)]
+    assert [line.split(" ")[2] for line in told] == FIVE[:3] * 2
 
 
 def test_json_is_the_same_on_a_terminal_as_piped(screen, send, tool):
