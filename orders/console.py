@@ -8,7 +8,7 @@ import os
 import select
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from enum import IntEnum
 from io import TextIOWrapper
 from pathlib import Path
@@ -94,8 +94,10 @@ class Console:
     def say(self, text: str, mark: str = "", colour: str = "") -> None:
         """Tell the user something that is not data, after a mark that may be coloured."""
         marked = f"{_label(mark, colour)} " if mark else ""
-        with suppress(OSError):  # nobody can be told; what is done is done all the same
-            print(f"{marked}{safe(text)}", file=sys.stderr)
+        try:
+            print(f"{marked}{safe(text)}", file=sys.stderr, flush=True)
+        except OSError:  # nobody can be told; what is done is done all the same
+            _discard(sys.stderr)
 
     def warn(self, text: str) -> None:
         """Tell the user of something that was survived."""

@@ -1,5 +1,6 @@
 """What came of an order: one tree from each command to every effect, read from the log."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple
@@ -71,12 +72,13 @@ def _conversations(log: EventLog, order_id: str) -> tuple[list[Message], dict[st
     }
     messages, causes = [], {}
     for entry in log.read(containing=[conversation.encode() for conversation in about]):
-        ran = {d.event: d.subscriber for d in entry.line.deliveries if d.status != "pending"}
+        ran = Counter(d.event for d in entry.line.deliveries if d.status != "pending")
+        senders = {d.event: d.subscriber for d in entry.line.deliveries if ran[d.event] == 1}
         for message in entry.line.messages:
             if message.correlation_id in about:
                 messages.append(message)
-                if message.causation_id in ran:
-                    causes[message.id] = ran[message.causation_id]
+                if message.causation_id in senders:  # else one of several, in one commit
+                    causes[message.id] = senders[message.causation_id]
     return messages, causes
 
 

@@ -33,7 +33,7 @@ def _own_environment(monkeypatch, tmp_path):
     """Keep the tests away from the developer's store, terminal and colours."""
     for name in [name for name in os.environ if name.startswith("ORDERS_")]:
         monkeypatch.delenv(name)
-    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "PYTHONUNBUFFERED"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.chdir(tmp_path)
