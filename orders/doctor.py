@@ -14,7 +14,7 @@ from typing import NamedTuple
 from .bootstrap import App
 from .disk import aside
 from .errors import OrdersError, StoreBusy
-from .followers import MOST, Follower
+from .followers import Follower
 from .ledger import Account
 from .policies import POLICIES
 from .replay import replay
@@ -56,10 +56,7 @@ def repair(app: App) -> Iterator[str]:
         _fold(app, "was not the fold of the log").checkpoint()
         yield f"made {app.orders.path} anew from the log"
     if not _is_well(_projections, app):
-        for one in replay(app, keep=True):
-            yield f"made the projection {one.name} anew from the log"
-        for policy in POLICIES:
-            Follower(app, policy).keep_up(at_any_cost=True)
+        yield from _make_projections(app)
     for path in _too_open(app):
         path.chmod(stat.S_IMODE(path.stat().st_mode) & ~SHARED)
         yield f"made {path} private"
@@ -72,6 +69,16 @@ def repair(app: App) -> Iterator[str]:
         yield f"removed the lock files of {len(dead)} processes that died"
     if late := app.deliveries.recover():
         yield f"delivered {late} that processes owed when they died"
+
+
+def _make_projections(app: App) -> Iterator[str]:
+    try:
+        for one in replay(app, keep=True):
+            yield f"made the projection {one.name} anew from the log"
+        for policy in POLICIES:
+            Follower(app, policy).keep_up(at_any_cost=True)
+    except OrdersError as error:  # a foreign file; it is named, and the rest can still be mended
+        app.warn(str(error))
 
 
 def _cut_torn(app: App) -> Iterator[str]:
@@ -127,8 +134,6 @@ def _projections(app: App) -> Iterator[Finding]:
     kept = sum(one.found == "equal" for one in replayed)
     if wrong:
         yield Finding(False, "projections", f"{'; '.join(wrong)}; orders replay makes them anew")
-    elif late := [policy.name for policy in POLICIES if Follower(app, policy).behind() > MOST]:
-        yield Finding(False, "projections", f"far behind: {', '.join(late)}; try orders checkpoint")
     else:
         yield Finding(True, "projections", f"{kept} kept, equal to the fold of the log")
 

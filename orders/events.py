@@ -1,4 +1,4 @@
-"""Events: what can happen. The first four are stored in the log; a unit's own are not.
+"""Events: what can happen. All are stored in the log, except a unit's own.
 
 Subscribing to a base class hears its subclasses: `OrderEvent` is every change of an order.
 """
@@ -46,6 +46,16 @@ class OrderRejected(Event, frozen=True, kw_only=True):
     survives_rollback: ClassVar[bool] = True
 
     reason: str
+
+
+class BestsellerFound(Event, frozen=True, kw_only=True):
+    """An item was ordered often."""
+
+    topic: ClassVar[str] = settings.BESTSELLER_FOUND
+
+    order_id: str  # the order that made it one
+    item: str
+    times: int  # it was ordered
 
 
 class UnitEvent(Event, frozen=True, kw_only=True):

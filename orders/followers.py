@@ -19,7 +19,7 @@ from msgspec.structs import asdict
 from .bootstrap import App
 from .bus import STRANGE
 from .delivery import TRIES, Settled
-from .errors import Conflict, FollowerError, WiringError
+from .errors import Conflict, DuplicateSubscriber, FollowerError, WiringError
 from .ledger import START, Delivery, Position
 from .line import checksum
 from .message import Command, Event, message_classes
@@ -29,7 +29,6 @@ from .storage import FORMAT, Head, StateStorage, Tables
 from .subscriptions import check_target, matches
 
 CHEAP = 1 << 18  # bytes of state, and of log to fold in, that no user notices
-MOST = 1 << 20  # bytes of log that a command folds in now and then
 
 _NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
 
@@ -47,7 +46,7 @@ class Follower:
         position: up to where the log is folded in.
 
     Raises:
-        WiringError: its name is none, or it follows what no event will ever match.
+        WiringError: its name is none, or a subscriber's; or it follows what no event will match.
     """
 
     def __init__(self, app: App, make: Callable[[], Projection], *, reacts: bool = True) -> None:
@@ -57,6 +56,8 @@ class Follower:
             raise WiringError(f"{projection.name!r} is no name; write it like item-sales")
         for target in projection.follow:
             check_target(target)
+        if isinstance(projection, Policy) and app.bus.subscriber(projection.name) is not None:
+            raise DuplicateSubscriber(projection.name)
         self.position = START
         self._policy = projection if reacts and isinstance(projection, Policy) else None
         self._app = app
@@ -109,7 +110,7 @@ class Follower:
         projection = self._make()
         try:
             projection.restore(msgspec.json.decode(self._storage.path.read_bytes()))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return None
         return projection.tables
 
@@ -163,23 +164,19 @@ class Follower:
         """Load and catch up, if that is cheap or due, or at any cost; save now and then.
 
         What is not cheap is due when the log has outgrown the state by half, so that the cost
-        an event stays constant; a log that is far ahead waits for who takes the time.
+        an event stays constant.
 
         Raises:
             FollowerError, StoreError: as `catch_up` and `save`.
         """
-        size, behind = self._storage.size(), self.behind()
+        size, head = self._storage.size(), self._storage.head()
+        behind = self._log.size() - (head.offset if head else 0)
         is_cheap = max(size, behind) < CHEAP
-        if at_any_cost or is_cheap or size // 2 <= behind <= max(MOST, size):
+        if at_any_cost or is_cheap or behind >= size // 2:
             self.load()
             self.catch_up()
             if at_any_cost or behind > CHEAP // 4:
                 self.save()
-
-    def behind(self) -> int:
-        """Return how many bytes of the log what is kept does not know."""
-        head = self._storage.head()
-        return self._log.size() - (head.offset if head else 0)
 
     def _tags(self) -> list[bytes]:
         """Return what a line contains if it has an event for us, of whatever revision."""

@@ -11,7 +11,7 @@ from .bus import MessageBus
 from .commands import CancelOrder, NotifyBestseller, NotifySales, PlaceOrder, ShipOrder
 from .domain import Order
 from .errors import InvalidOrder, KeyTaken
-from .events import OrderCreated, OrderRejected
+from .events import BestsellerFound, OrderCreated, OrderRejected
 from .message import Command, Event
 from .notifier import Notice, Notifier
 from .unit_of_work import UnitOfWork
@@ -51,15 +51,22 @@ def notify_sales(command: NotifySales, *, notifier: Notifier) -> None:
     notifier.notify(Notice(command.order_id, command.items))
 
 
-def notify_bestseller(command: NotifyBestseller, *, notifier: Notifier) -> None:
-    """Hand the news to the sales department."""
-    title = f"Bestseller, ordered {command.times} times"
-    notifier.notify(Notice(command.order_id, (command.item,), title))
+def notify_bestseller(command: NotifyBestseller, *, uow: UnitOfWork) -> None:
+    """Record that it is one; who hears of that tells the sales department."""
+    order_id, item, times = command.order_id, command.item, command.times
+    with uow:
+        uow.emit(BestsellerFound(order_id=order_id, item=item, times=times))
 
 
 def order_created(event: OrderCreated, *, bus: MessageBus) -> None:
     """Have sales notified of a new order."""
     bus.send(NotifySales(order_id=event.order_id, items=event.items))
+
+
+def bestseller_found(event: BestsellerFound, *, notifier: Notifier) -> None:
+    """Hand the news to the sales department."""
+    title = f"Bestseller, ordered {event.times} times"
+    notifier.notify(Notice(event.order_id, (event.item,), title))
 
 
 COMMAND_HANDLERS: Mapping[type[Command], Callable[..., Any]] = {
@@ -72,4 +79,5 @@ COMMAND_HANDLERS: Mapping[type[Command], Callable[..., Any]] = {
 
 EVENT_SUBSCRIBERS: Mapping[type[Event], tuple[Callable[..., Any], ...]] = {
     OrderCreated: (order_created,),
+    BestsellerFound: (bestseller_found,),
 }

@@ -163,8 +163,9 @@ def decode_message(data: bytes) -> Message:
         current = kind.__struct_config__.tag
         if tag == current:
             return msgspec.json.decode(data, type=kind)
-        if revision < _parse_tag(current)[1]:
-            return _upcast(kind, fields, revision)
+        if revision > _parse_tag(current)[1]:  # to pass over it would be to forget what happened
+            raise ValueError(f"{tag} is of a newer version of orders")
+        return _upcast(kind, fields, revision)
     own = {key: fields.pop(key) for key in Message.__struct_fields__ if key in fields}
     return msgspec.convert(
         {**own, "type": "UnknownMessage", "name": tag, "fields": fields}, UnknownMessage

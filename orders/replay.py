@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from .bootstrap import App
-from .errors import ForeignFile, StoreError
+from .errors import StoreError
 from .followers import Follower
 from .policies import POLICIES
 from .projections import PROJECTIONS, Projection
@@ -82,7 +82,7 @@ def current(app: App, make: Callable[[], P]) -> P:
     follower = Follower(app, lambda: projection)
     try:
         follower.load()
-    except ForeignFile as error:
+    except StoreError as error:
         app.warn(str(error))
         follower.catch_up()
     else:

@@ -220,6 +220,8 @@ class Runner(ABC):
 class SingleThreadedRunner(Runner):
     """Runs followers in the thread that writes: when `bus.send` returns, they have processed.
 
+    Only if another thread is processing at that moment it is left to that one.
+
     What other processes write is processed inside `wait` and `watch_for_errors`.
     """
 

@@ -17,6 +17,7 @@ ORDER_CREATED = "order-created"
 ORDER_SHIPPED = "order-shipped"
 ORDER_CANCELLED = "order-cancelled"
 ORDER_REJECTED = "order-rejected"
+BESTSELLER_FOUND = "bestseller-found"
 
 UNIT_ADDED = "unit-added"
 UNIT_COMMITTED = "unit-committed"

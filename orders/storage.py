@@ -192,7 +192,7 @@ class StateStorage(Storage):
             return Loaded(head, self._decoder.decode(data), None)
         try:
             tables = msgspec.json.decode(data)
-        except ValueError:  # msgspec's, and that of bytes that are not UTF-8
+        except (ValueError, RecursionError):  # msgspec's, and that of bytes that are not UTF-8
             return Loaded(None, {}, "is not valid JSON")
         if not (isinstance(tables, dict) and isinstance(tables.get("log"), dict)):
             raise ForeignFile(self.path, "is not the state of an order store")
@@ -211,7 +211,7 @@ def _split(data: bytes) -> tuple[Head | None, bytes]:
     try:
         tables = msgspec.json.decode(start + b"}}}", type=dict[str, dict[str, Head]])
         return (tables["log"]["1"] if end else None), body
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, RecursionError):
         return None, data
 
 

@@ -13,13 +13,14 @@ each thread has its own stack of open units.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from threading import local
 from types import TracebackType
 from typing import Self
 
-from .bus import MessageBus
+from .bus import STRANGE, MessageBus
 from .domain import CHANGES, Order, OrderState, check_created, evolve
-from .errors import Conflict, KeyTaken, OrdersError, WrongPayload
+from .errors import Conflict, KeyTaken, OrdersError, StoreError, WrongPayload
 from .event_log import EventLog
 from .events import Added, Committed, OrderCreated, RolledBack, UnitEvent
 from .ledger import Delivery
@@ -234,9 +235,16 @@ class UnitOfWork:
         """Tell the bus; what comes of many events is stored together, for the disk's sake."""
         if self._bus.is_publishing or len(events) <= MANY:
             self._bus.publish(*events)
-        else:
+            return
+        try:
             with self:
                 self._bus.publish(*events)
+        except STRANGE:  # one of them spoils the commit for all: then each for itself
+            with suppress(StoreError):
+                owed = {pending.delivery.event for pending in self._log.pending()}
+                for event in events:
+                    if event.id in owed:
+                        self._bus.publish(event)
 
     def prompt(self) -> None:
         """Tell whoever follows the log that it may have grown, unless a unit is still open."""

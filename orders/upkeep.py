@@ -1,5 +1,6 @@
 """The commands for whoever keeps the store: deliver again, check it, mend it."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -94,7 +95,7 @@ def replay(
         console.records(row for one in replayed for row in room.rows(one))
         wrong = sum(one.found not in {"equal", "nothing"} for one in replayed)
         said = f"{wrong or 'None'} of {len(replayed)} projections differed from the log"
-        console.say(f"{said}; {'nothing was changed' if dry_run else 'all are made anew'}.")
+        console.say(f"{said}; {'nothing was changed' if dry_run else 'they are made anew'}.")
 
 
 @commands.command(epilog="Example: orders bench --orders 10000")
@@ -107,12 +108,13 @@ def bench(
 ) -> None:
     """Measure how many a second: places, imports, events, lists; plain TinyDB beside them.
 
-    On an empty store and on a large one, both beside the data directory and removed again.
+    On an empty store and on a large one, both on the disk of the data directory, then removed.
     """
     from . import bench as room  # noqa: PLC0415 - a start pays for what it uses
 
     console: Console = context.obj
-    parent = next(path for path in context.meta["data"].absolute().parents if path.is_dir())
+    data: Path = context.meta["data"].absolute()
+    parent = next(path for path in (data, *data.parents) if path.is_dir())
     sizes = dict.fromkeys((0, orders))
     with console.progress("Measuring", room.STEPS * len(sizes)) as advance:
         rates = [room.measure(parent, size, advance) for size in sizes]

@@ -437,12 +437,16 @@ def test_the_repair_of_a_projection_makes_it_as_it_was(store):
     assert (store / "projections" / "item-sales.json").read_bytes() == well
 
 
-def test_a_foreign_file_in_the_place_of_a_projection_is_named_and_left_alone(store, orders):
-    kept = keep_projections(store) / "item-sales.json"
+@pytest.mark.parametrize("name", ["item-sales", "bestseller"])
+def test_a_foreign_file_in_the_place_of_a_projection_is_named_and_left_alone(store, orders, name):
+    kept = keep_projections(store) / f"{name}.json"
     kept.write_text('{"mine": 1}')
+    log = store / "events.jsonl"
+    log.chmod(0o644)
     for arguments in (["doctor"], ["doctor", "--repair"]):
         result = orders(*arguments)
         assert result.returncode == 1
         assert "Traceback" not in result.stderr
         assert str(kept) in result.stdout + result.stderr
     assert kept.read_text() == '{"mine": 1}'
+    assert f"made {log} private" in result.stdout + result.stderr, "the rest is mended"

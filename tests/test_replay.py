@@ -119,7 +119,7 @@ def test_a_count_that_was_edited_by_hand_is_named_with_both_values_and_mended(st
     edit(kept(store), '"times":2', '"times":7')
     for arguments, said in (
         (["replay", "--dry-run"], "1 of 3 projections differed from the log; nothing was changed"),
-        (["replay"], "1 of 3 projections differed from the log; all are made anew"),
+        (["replay"], "1 of 3 projections differed from the log; they are made anew"),
     ):
         result = tool(*arguments)
         found = rows(result)
@@ -403,7 +403,7 @@ def test_a_terminal_that_reacts_while_another_one_does_leaves_one_reaction(send,
     with bootstrap(data, notifier=Slow()) as app, SingleThreadedRunner(app, [Bestseller]):
         pass
     assert "Bestseller" in told[0]
-    assert "Bestseller" in told[1]  # at least once; each notice names the same order
+    assert "Bestseller" not in told[1]
     assert len(told) == 2
     assert len(reactions(tool)) == 1
 
@@ -426,20 +426,11 @@ def test_two_terminals_react_once(fork, data, tool):
     assert len(reactions(tool)) == 1
 
 
-def test_a_policy_that_is_some_way_behind_catches_up_with_the_next_order(send, tool, data):
-    send(*(PlaceOrder(("x" * 450, "y" * 450)) for _ in range(200)))
-    assert (data / "events.jsonl").stat().st_size > followers.CHEAP
-    assert tool("place", "rope").stderr.count("Bestseller") == 2
-    assert len(reactions(tool)) == 2
-
-
-def test_a_policy_that_is_far_behind_waits_for_a_command_that_takes_the_time(send, tool, data):
+def test_a_policy_that_is_far_behind_catches_up_with_the_next_order(tool, data):
     with bootstrap(data, notifier=Sales()) as app, app.uow() as uow:
         for _ in range(1000):
             uow.orders.add(Order.place(["x" * 450, "y" * 450]))
-    assert (data / "events.jsonl").stat().st_size > followers.MOST
-    assert "Bestseller" not in tool("place", "rope").stderr
-    assert "far behind: bestseller; try orders checkpoint" in tool("doctor").stdout
-    assert tool("checkpoint").stderr.count("Bestseller") == 2
+    assert (data / "events.jsonl").stat().st_size > followers.CHEAP
+    assert tool("place", "rope").stderr.count("Bestseller") == 2
     assert len(reactions(tool)) == 2
     assert tool("doctor").returncode == 0

@@ -223,6 +223,17 @@ def test_a_disk_that_refuses_to_keep_a_projection_changes_no_answer(tool, data, 
 
 
 @pytest.mark.usefixtures("sold")
+def test_a_projection_that_cannot_be_opened_changes_no_answer(tool, data):
+    answer = done(tool("stats", "--json"))
+    kept = data / "projections" / "item-sales.json"
+    kept.unlink()
+    kept.symlink_to(kept.name)
+    result = tool("stats", "--json")
+    assert (result.returncode, result.stdout) == (0, answer)
+    assert str(kept) in result.stderr
+
+
+@pytest.mark.usefixtures("sold")
 @pytest.mark.parametrize("has_kept", [False, True], ids=["nothing kept", "kept"])
 def test_a_directory_that_cannot_be_written_changes_no_answer(tool, data, fork, tmp_path, has_kept):
     answer = done(tool("stats", "--json"))

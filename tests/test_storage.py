@@ -134,6 +134,13 @@ def test_an_empty_file_is_no_state(storage, path):
     assert storage.head() is None
 
 
+@pytest.mark.parametrize("start", ["", '{"log":{"1":{"x":'])
+def test_a_file_nested_too_deeply_is_damaged(start, storage, path):
+    path.write_text(start + "[" * 5000)
+    assert load(path) == (None, {}, "is not valid JSON")
+    assert storage.head() is None
+
+
 def test_a_file_cut_at_any_byte_is_damaged(kept, path):
     for cut in range(1, len(kept)):
         path.write_bytes(kept[:cut])

@@ -132,10 +132,11 @@ def test_a_bestseller_stands_below_the_order_that_made_it_one(orders, traced, se
     placed = orders("place", "rope", "--json")
     tenth = json.loads(placed.stdout)["id"]
     found = traced(tenth)
-    assert shape(found) == [*PLACED, (2, "bestseller"), (3, "NotifyBestseller")]
+    effects = [(2, "bestseller"), (3, "NotifyBestseller"), (4, "BestsellerFound")]
+    assert shape(found) == [*PLACED, *effects, (5, "bestseller_found")]
     ran = rf"\({re.escape(place_of(Bestseller.react))}\) ran in \d+\.\d ms"
-    assert re.fullmatch(ran, found[-2].text)
-    assert found[-1].text.endswith(f'({place_of(handlers.notify_bestseller)}) item="rope" times=10')
+    assert re.fullmatch(ran, found[-4].text)
+    assert found[-3].text.endswith(f'({place_of(handlers.notify_bestseller)}) item="rope" times=10')
     assert shape(traced(nine[-1])) == PLACED
 
 

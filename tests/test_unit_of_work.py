@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -37,6 +38,7 @@ from orders.errors import (
 from orders.events import Added, Committed, RolledBack, UnitEvent
 from orders.filters import Filter
 from orders.message import UnknownMessage, name_of
+from orders.unit_of_work import MANY
 
 
 class CrateFilled(Event, frozen=True):
@@ -805,3 +807,27 @@ def test_an_event_of_a_class_that_only_another_program_has_is_readable(app, data
     assert names(app) == ["PlaceOrder", "OrderCreated", "StockLow", "NotifySales"]
     app.bus.send(place())
     assert app.orders.count() == 2
+
+
+@pytest.mark.parametrize("count", [MANY, MANY + 1])
+def test_a_subscriber_whose_effects_cannot_be_stored_spoils_no_large_unit(app, sales, count):
+    """What comes of many events is stored together, unless one of them spoils that."""
+    odd = []
+
+    def disagree(event):
+        if event.order_id == odd[0]:
+            with bootstrap(app.settings.data) as other, app.uow() as uow:
+                uow.orders.get(event.order_id).ship()
+                if other.orders.get(event.order_id).version == 1:
+                    other.bus.send(CancelOrder(event.order_id))  # another terminal is quicker
+
+    app.bus.subscribe(OrderCreated, disagree, name="disagree")
+    with app.uow() as uow:
+        orders = [Order.place([f"item {number}"]) for number in range(count)]
+        odd.append(orders[3].id)
+        for order in orders:
+            uow.orders.add(order)
+    assert app.orders.count() == count
+    statuses = Counter(a.delivery.status for a in app.deliveries.accounts().having())
+    assert statuses == {"done": 2 * count - 1, "failed": 1}
+    assert set(sales.order_ids) == {order.id for order in orders}
