@@ -121,7 +121,7 @@ class EventLog:
     def find_event(self, event_id: str, near: Position | None = None) -> Event | None:
         """Return a stored event by its id, if its class is known; try the line after `near`."""
         nearby = () if near is None else islice(self.read(near), 1)
-        for entry in chain(nearby, self.read(containing=[event_id.encode()])):
+        for entry in chain(nearby, self.read(containing=[codec.as_written(event_id)])):
             for message in entry.line.messages:
                 if message.id == event_id and isinstance(message, Event):
                     return message

@@ -9,6 +9,7 @@ from .domain import CHANGES, OrderState, evolve
 from .errors import LogDamaged
 from .event_log import EventLog
 from .events import OrderEvent
+from .line import as_written
 
 
 class Step(NamedTuple):
@@ -20,8 +21,9 @@ class Step(NamedTuple):
 
 def of_order(log: EventLog, order_id: str) -> list[Step]:
     """Return what happened to the order, oldest first."""
-    events = (event for _, event in _changes(log, order_id.encode()) if event.order_id == order_id)
-    return [Step(version, event) for version, event in enumerate(events, start=1)]
+    changes = (event for _, event in _changes(log, as_written(order_id)))
+    own = (event for event in changes if event.order_id == order_id)
+    return [Step(version, event) for version, event in enumerate(own, start=1)]
 
 
 def until(steps: Iterable[Step], time: datetime) -> list[Step]:

@@ -85,6 +85,11 @@ def decode(raw: bytes) -> Line[Message]:
         return _decode_one_by_one(content)
 
 
+def as_written(text: str) -> bytes:
+    """Return what a line contains if it has this text, or one that contains it."""
+    return msgspec.json.encode(text)[1:-1]
+
+
 def checksum(raw: bytes) -> str:
     """Return the checksum that stands in a line: eight hexadecimal digits."""
     return raw[-10:-2].decode()

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from .bootstrap import App
 from .event_log import EventLog
 from .ledger import Delivery
+from .line import as_written
 from .message import Command, Event, Message, UnknownMessage, name_of
 from .policies import POLICIES
 from .times import iso
@@ -66,12 +67,12 @@ def _conversations(log: EventLog, order_id: str) -> tuple[list[Message], dict[st
     """Return the messages of each conversation about the order, and by which subscriber sent."""
     about = {
         message.correlation_id
-        for entry in log.read(containing=[order_id.encode()])
+        for entry in log.read(containing=[as_written(order_id)])
         for message in entry.line.messages
         if _order_id(message) == order_id
     }
     messages, causes = [], {}
-    for entry in log.read(containing=[conversation.encode() for conversation in about]):
+    for entry in log.read(containing=[as_written(conversation) for conversation in about]):
         ran = Counter(d.event for d in entry.line.deliveries if d.status != "pending")
         senders = {d.event: d.subscriber for d in entry.line.deliveries if ran[d.event] == 1}
         for message in entry.line.messages:
@@ -87,7 +88,7 @@ def _deliveries(log: EventLog, events: Collection[str]) -> dict[str, dict[str, l
     found: dict[str, dict[str, list[_Record]]] = {}
     if not events:
         return found
-    for entry in log.read(containing=[event.encode() for event in events]):
+    for entry in log.read(containing=[as_written(event) for event in events]):
         for delivery in entry.line.deliveries:
             if delivery.event in events:
                 record = _Record(entry.line.time, delivery, entry.line.owner)

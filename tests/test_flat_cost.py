@@ -10,6 +10,8 @@ import pytest
 from conftest import Sales
 
 from orders import Order, OrderCreated, PlaceOrder, bootstrap
+from orders.followers import Follower
+from orders.policies import POLICIES
 
 CHUNK = 1000
 READ = re.compile(r"(?:read|pread64)\(\d+<([^>]*)>.*= (\d+)$")
@@ -18,7 +20,7 @@ ALLOWED = 300_000  # bytes more than on an empty store: the ends of the files, a
 
 @pytest.fixture
 def many(data):
-    """Build a store of so many orders, its state up to date."""
+    """Build a store of so many orders, state and policies up to date, as an import leaves it."""
 
     def build(count):
         with bootstrap(data, notifier=Sales()) as app:
@@ -31,6 +33,8 @@ def many(data):
                         ]
                     )
             app.orders.checkpoint()
+            for policy in POLICIES:
+                Follower(app, policy).keep_up(at_any_cost=True)
             app.bus.send(PlaceOrder(items=("the last one",)))
         return (data / "events.jsonl").stat().st_size + (data / "orders.json").stat().st_size
 

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from test_terminal import plain, width
 
-from orders import CancelOrder, OrderCreated, PlaceOrder, ShipOrder
+from orders import CancelOrder, OrderCreated, PlaceOrder, ShipOrder, bootstrap
 from orders.disk import Disk, FileLock
 from orders.domain import evolve
 from orders.event_log import EventLog
@@ -140,6 +140,18 @@ def test_csv_of_the_past_has_the_keys(past, tool):
 
 
 # Showing
+
+
+@pytest.mark.parametrize("order_id", ['12"', "back\\slash", "Ölfaß", "日本"])
+def test_an_order_of_whatever_id_has_its_history_and_its_trace(order_id, data, tool):
+    with bootstrap(data) as app, app.uow() as uow:
+        uow.emit(OrderCreated(order_id=order_id, items=("lamp",), id=f"e {order_id}"))
+    tool("ship", order_id)
+    assert [step.version for step in of_order(app.log, order_id)] == [1, 2]
+    assert fold(of_order(app.log, order_id)).status == "shipped"
+    assert app.log.find_event(f"e {order_id}").order_id == order_id
+    names = [row[1] for row in rows(tool("trace", order_id))]
+    assert names == ["OrderCreated", "order_created", "NotifySales", "ShipOrder", "OrderShipped"]
 
 
 def test_show_at_shows_the_order_with_its_history_until_then(past, tool):

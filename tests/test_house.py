@@ -52,7 +52,7 @@ HOUSE = {
     ),
     "orders": "bootstrap bus commands domain errors events message notifier settings",
     "exchange": "bootstrap commands domain errors unit_of_work views",
-    "history": "domain errors event_log events",
+    "history": "domain errors event_log events line",
     "projections": "events message subscriptions",
     "policies": "commands events message projections",
     "followers": (
@@ -65,7 +65,7 @@ HOUSE = {
     "replay": "bootstrap errors followers policies projections storage views",
     "doctor": "bootstrap disk errors followers ledger policies replay repository",
     "bench": "bootstrap commands events exchange line message notifier views",
-    "trace": "bootstrap event_log ledger message policies times views",
+    "trace": "bootstrap event_log ledger line message policies times views",
     "render": "domain notifier text trace",
     "console": "delivery disk domain errors message notifier render subscriptions text views",
     "parameters": "bootstrap console errors followers message policies settings text times",
