@@ -94,7 +94,8 @@ class MessageBus:
             first, _ = self._handlers[command]
             raise DuplicateHandler(command, _name(first), _name(handler))
         self._handlers[command] = (handler, self._supply(handler))
-        self._listen(command, self._handle)
+        with self._lock:
+            self._listen(command, self._handle)
 
     def subscribe(
         self,
@@ -116,9 +117,10 @@ class MessageBus:
             UnsuppliedParameter: the handler asks for something that nothing supplies.
         """
         check_target(target)
-        subscriber = self._subscriber(handler, name)
-        self._subscriptions.append(Subscription(target, subscriber, priority))
-        self._heard.clear()
+        with self._lock:  # or another thread could keep what it found before
+            subscriber = self._subscriber(handler, name)
+            self._subscriptions.append(Subscription(target, subscriber, priority))
+            self._heard.clear()
         return subscriber
 
     def send(self, command: Command) -> Any:
@@ -182,10 +184,7 @@ class MessageBus:
         with self._lock:  # pypubsub's making of topics is not for several threads
             matching = [s for s in self._subscriptions if matches(s.target, event)]
             matching.sort(key=lambda subscription: subscription.priority)
-            once: dict[str, Subscriber] = {}
-            for subscription in matching:
-                once.setdefault(subscription.subscriber.name, subscription.subscriber)
-            heard = tuple(once.values())
+            heard = tuple({s.subscriber.name: s.subscriber for s in matching}.values())
             if heard:
                 self._listen(event, self._tell)
             self._heard[event] = heard
@@ -210,10 +209,10 @@ class MessageBus:
         return next((subscriber for subscriber in known if subscriber.name == name), None)
 
     @contextmanager
-    def handling_of(self, event: Event) -> Iterator[None]:
-        """Make `event` the cause of what this thread sends meanwhile."""
+    def handling_of(self, message: Message) -> Iterator[None]:
+        """Make `message` the cause of what this thread sends meanwhile."""
         handling = self._thread.handling
-        handling.append(event)
+        handling.append(message)
         try:
             yield
         finally:
@@ -237,12 +236,8 @@ class MessageBus:
     def _handle(self, message: Command, topic: Any = AUTO_TOPIC) -> None:
         _check_topic(message, topic)
         _, run = self._handlers[type(message)]
-        handling = self._thread.handling
-        handling.append(message)
-        try:
+        with self.handling_of(message):
             result = run(message)
-        finally:
-            handling.pop()
         self.on_handled(message)
         self._thread.results.append(result)
 

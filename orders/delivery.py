@@ -76,7 +76,8 @@ class Deliveries:
 
     def deliver(self, subscriber: Subscriber, event: Event) -> None:
         """Run one subscriber with one event, up to three times; never raise what it raises."""
-        owed = self._log.ledger.owed((event.id, subscriber.name))
+        with self._log.thread_lock:  # or another thread could be in the midst of learning it
+            owed = self._log.ledger.owed((event.id, subscriber.name))
         if owed is None:
             self._bus.run_isolated(subscriber, event)  # published past the log: nothing is owed
         else:
@@ -90,7 +91,8 @@ class Deliveries:
         """
         recovered = 0
         for owed in self._log.pending():
-            if self._is_at_work(owed.owner, own=own):
+            is_ours = own and owed.owner == self._leases.mine()
+            if self._leases.is_alive(owed.owner) and not is_ours:
                 continue
             subscriber = self._bus.subscriber(owed.delivery.subscriber)
             if subscriber is None:
@@ -129,25 +131,21 @@ class Deliveries:
         else:
             unsettled = [a.delivery for a in accounts.having("failed", "dead", "pending")]
             for beginning in ids:
-                found = [d.key for d in unsettled if d.event.startswith(beginning)]
+                found = [d.key for d in unsettled if beginning and d.event.startswith(beginning)]
                 if not found:
                     raise OrdersError(
                         f"no failed delivery of an event {beginning!r}; see orders deliveries"
                     )
                 wanted += found
-        done = tried = 0
-        for key in dict.fromkeys(wanted):
+        keys = dict.fromkeys(wanted)
+        done, tried = 0, len(keys)
+        for key in keys:
             try:
                 done += self.retry(key, accounts)
-            except UnderWay:
+            except (NotHere, UnderWay) as error:
                 if ids is not None:
                     raise
-            except NotHere:
-                if ids is not None:
-                    raise
-                tried += 1
-            else:
-                tried += 1
+                tried -= isinstance(error, UnderWay)
         return done, tried
 
     def retry(self, key: Key, accounts: Accounts) -> bool:
@@ -171,11 +169,6 @@ class Deliveries:
                 raise UnderWay(event_id, name)
             again = self._attempt(replace(delivery, retries=delivery.retries + 1))
         return self._try(subscriber, event, again, 1)
-
-    def _is_at_work(self, owner: str | None, *, own: bool) -> bool:
-        if owner is None or (own and owner == self._leases.mine()):
-            return False
-        return self._leases.is_alive(owner)
 
     def _miss(self, owed: Owed) -> None:
         """Give up, for now, on a subscriber that nobody has registered for long.

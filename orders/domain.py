@@ -56,7 +56,7 @@ def evolve(state: OrderState | None, event: OrderEvent) -> OrderState:
 
 
 class _Change(NamedTuple):
-    serial: int  # moments() at which it was made
+    serial: int  # the moment() at which it was made
     event: OrderEvent
     before: OrderState | None
 
@@ -197,8 +197,8 @@ def check_created(event: OrderCreated) -> None:
     if event.items != valid_items(event.items):
         raise InvalidOrder("the items of an OrderCreated must be trimmed")
     for what, text in (("customer", event.customer), ("key", event.key)):
-        if text is not None:
-            valid_text(what, text)
+        if text is not None and text != valid_text(what, text):
+            raise InvalidOrder(f"the {what} of an OrderCreated must be trimmed")
 
 
 def valid_items(items: Iterable[str]) -> tuple[str, ...]:

@@ -54,9 +54,9 @@ class Leases:
         os.close(descriptor)  # somebody swept it away before it was locked
         return None
 
-    def is_alive(self, name: str) -> bool:
-        """Return whether the owner of a lease lives."""
-        return _is_locked(self._directory / Path(name).name)
+    def is_alive(self, name: str | None) -> bool:
+        """Return whether the owner of a lease lives; nobody does not."""
+        return name is not None and _is_locked(self._directory / Path(name).name)
 
     def dead(self) -> list[Path]:
         """Return the lock files of owners that died."""

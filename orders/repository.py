@@ -8,6 +8,7 @@ back. So a state file may be old, gone or damaged without any order being lost.
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
+from sys import maxsize
 from typing import Protocol
 
 import msgspec
@@ -53,7 +54,7 @@ class OrderRepository(Protocol):
         """Return the id that begins with `prefix`; raise OrderNotFound or AmbiguousOrder."""
 
     def with_keys(self, keys: Iterable[str]) -> dict[str, str]:
-        """Return the ids of orders by those of these keys that they were placed with, or are."""
+        """Return, by key, the ids of the orders placed with these keys; an id is a key, too."""
 
     def version(self, order_id: str) -> int:
         """Return the order's stored version; 0 where there is no such order."""
@@ -143,7 +144,7 @@ class TinyDBOrderRepository:
         return found[0]
 
     def with_keys(self, keys: Iterable[str]) -> dict[str, str]:
-        """Return the ids of orders by those of these keys that they were placed with, or are."""
+        """Return, by key, the ids of the orders placed with these keys; an id is a key, too."""
         with self._lock:
             self.refresh()
             by_key, by_id = self._keys.by("key"), self._documents.by("id")
@@ -162,7 +163,7 @@ class TinyDBOrderRepository:
         with self._lock:
             self.refresh()
             if wanted == EVERY_ORDER:
-                newest = islice(reversed(self._documents), limit)
+                newest = islice(reversed(self._documents), limit and min(limit, maxsize))
                 return [self._stored(number) for number in newest]
             found = self._orders.search(query(wanted))
         return [msgspec.convert(document, OrderState) for document in found[::-1][:limit]]
@@ -216,13 +217,14 @@ class TinyDBOrderRepository:
             ForeignFile: it is not ours.
             StoreError: it knows more than the log.
         """
-        if self._verified:
-            return
-        head = self._storage.head()
-        is_plausible = head is not None and self._is_made_of_this_log(head)
-        if self._storage.size() and not is_plausible:
-            self._position = self._load()  # which tells damage from a lost log
-        self._verified = True
+        with self._lock:
+            if self._verified:
+                return
+            head = self._storage.head()
+            is_plausible = head is not None and self._is_made_of_this_log(head)
+            if self._storage.size() and not is_plausible:
+                self._position = self._load()  # which tells damage from a lost log
+            self._verified = True
 
     def checkpoint(self) -> bool:
         """Write the state file if the log has gone on since; return whether that was so.

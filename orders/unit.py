@@ -26,9 +26,11 @@ class Unit:
 
     def find(self, order_id: str) -> Order | None:
         """Return the order if it is under this unit or an outer one."""
-        if (order := self.orders.get(order_id)) is not None or self.outer is None:
-            return order
-        return self.outer.find(order_id)
+        if (order := self.orders.get(order_id)) is None:
+            return None if self.outer is None else self.outer.find(order_id)
+        for event in order.pending:  # what an inner unit adds has another cause
+            self.note(event)
+        return order
 
     def note(self, message: Message) -> None:
         """Gather a message once, as part of the conversation of its cause."""

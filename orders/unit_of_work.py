@@ -89,11 +89,11 @@ class UnitOfWork:
         if kind is not None:
             self._roll_back(unit)
             return
-        unit.gather()
-        if unit.outer is not None:
-            unit.join(unit.outer)
-            return
         try:
+            unit.gather()
+            if unit.outer is not None:
+                unit.join(unit.outer)
+                return
             events = self._store(unit)
         except BaseException:
             self._roll_back(unit)

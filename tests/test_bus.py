@@ -4,7 +4,7 @@ import gc
 import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from threading import Barrier, Thread
 from typing import ClassVar
 
 import pytest
@@ -129,7 +129,7 @@ def test_lambdas_closures_and_methods_of_nobody_are_kept(bus):
 
 @pytest.mark.parametrize("topic", ["box-packd", "boxes-*", "BOX-PACKED", "", "pack-box", "pack-*"])
 def test_a_topic_or_glob_of_no_event_cannot_be_subscribed_to(bus, topic):
-    with pytest.raises(UnknownTopic, match="no message has the topic") as refusal:
+    with pytest.raises(UnknownTopic, match="no event has the topic") as refusal:
         bus.subscribe(topic, lambda event: None)
     assert "box-packed" in str(refusal.value)
 
@@ -612,3 +612,21 @@ def test_the_first_events_of_many_threads_are_all_heard():
         with ThreadPoolExecutor(4) as threads:
             list(threads.map(publish, "1234"))
         assert len(heard) == 4
+
+
+def test_who_subscribes_while_another_thread_publishes_is_heard_from_then_on(bus, monkeypatch):
+    bus.subscribe(BoxPacked, lambda event: None)
+    late, heard, listen = [], [], bus._listen
+
+    def listen_slowly(*arguments):
+        late.append(Thread(target=bus.subscribe, args=(BoxPacked, heard.append)))
+        late[0].start()
+        late[0].join(0.2)
+        listen(*arguments)
+
+    monkeypatch.setattr(bus, "_listen", listen_slowly)
+    bus.publish(BoxPacked("1"))
+    monkeypatch.undo()
+    late[0].join()
+    bus.publish(BoxPacked("2"))
+    assert [event.content for event in heard] == ["2"]

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from threading import Barrier
+from threading import Barrier, Thread
 from typing import ClassVar
 
 import pytest
@@ -238,6 +238,27 @@ class FullDisk(Disk):
         if self.full:
             raise OSError(28, "No space left on device")
         return super().write(descriptor, data)
+
+
+def test_a_delivery_waits_while_another_thread_learns_anew_what_is_owed(app, sales, monkeypatch):
+    deliver, app.bus.deliver = app.bus.deliver, lambda *delivery: owed_here.append(delivery)
+    owed_here, threads, learn = [], [], app.log._learn
+    app.bus.send(place())
+    app.log._end = None  # as after a failed append
+
+    def learn_slowly(entry):
+        if not threads:
+            threads.append(Thread(target=deliver, args=owed_here[0]))
+            threads[0].start()
+            threads[0].join(0.2)
+        learn(entry)
+
+    monkeypatch.setattr(app.log, "_learn", learn_slowly)
+    with app.log.writing():
+        pass
+    threads[0].join()
+    assert len(sales.order_ids) == 1
+    assert app.log.pending() == []
 
 
 def test_an_outcome_that_cannot_be_recorded_stays_owed(data, failures):

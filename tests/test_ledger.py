@@ -354,7 +354,7 @@ def test_a_retry_delivers_what_failed_and_says_so_once(failed, how, tool):
 
 
 def test_a_retry_of_an_unknown_event_is_an_error_that_says_where_to_look(failed, tool):
-    for unknown in ("nonsense", "ffffffff-ffff-4fff-8fff-ffffffffffff"):
+    for unknown in ("", "nonsense", "ffffffff-ffff-4fff-8fff-ffffffffffff"):
         retried = tool("retry", unknown)
         assert (retried.returncode, retried.stdout) == (1, "")
         assert retried.stderr.count("\n") == 1

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event as Flag
+from threading import Thread
 
 import msgspec
 import pytest
@@ -34,6 +35,7 @@ from orders.errors import (
 )
 from orders.filters import Filter
 from orders.line import FORMAT, Line, decode, encode
+from orders.repository import TinyDBOrderRepository
 from orders.storage import StateStorage
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -939,3 +941,25 @@ def test_threads_that_place_ship_and_list_see_no_errors(open_app, data):
         assert list(pool.map(work, range(6))) == ["shipped"] * 6
         assert app.orders.count(Filter(status="shipped")) == 6
     assert len(listed(open_app)) == 6
+
+
+def test_two_threads_can_be_the_first_to_see_through_a_damaged_state_file(data, sales, monkeypatch):
+    with bootstrap(data, notifier=sales) as app:
+        order_id = app.bus.send(PlaceOrder(("rope",)))
+    (data / "orders.json").write_text("[")
+    load, readers = TinyDBOrderRepository._load, []
+
+    def load_slowly(repository):
+        position = load(repository)
+        if not readers:
+            readers.append(Thread(target=repository.count))
+            readers[0].start()
+            readers[0].join(0.2)
+        return position
+
+    monkeypatch.setattr(TinyDBOrderRepository, "_load", load_slowly)
+    with bootstrap(data, notifier=sales, on_warning=lambda warning: None) as app:
+        app.bus.send(PlaceOrder(("tv",)))
+        readers[0].join()
+        assert app.orders.count() == 2
+        assert app.orders.get(order_id).status == "placed"

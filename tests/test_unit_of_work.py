@@ -28,6 +28,7 @@ from orders import (
 from orders.disk import Disk
 from orders.errors import (
     Conflict,
+    EndlessLoop,
     InvalidOrder,
     KeyTaken,
     NotStored,
@@ -37,7 +38,7 @@ from orders.errors import (
 )
 from orders.events import Added, Committed, RolledBack, UnitEvent
 from orders.filters import Filter
-from orders.message import UnknownMessage, name_of
+from orders.message import MAX_HOPS, UnknownMessage, name_of
 from orders.unit_of_work import MANY
 
 
@@ -416,13 +417,14 @@ def test_what_is_no_event_with_a_topic_cannot_be_emitted(app, sales, payload):
     [
         pytest.param(OrderShipped(order_id="of nobody"), id="that cannot follow"),
         pytest.param(OrderRejected(reason=5), id="with a number for a text"),
+        pytest.param(OrderCreated(order_id="1", items=("TV",), key=" k "), id="with a loose key"),
         pytest.param(OrderCreated(order_id="1", items={"TV": 1}), id="with a dict for a list"),
         pytest.param(CrateFilled(b"\xff"), id="with bytes for a text"),
         pytest.param(CrateFilled("\ud800"), id="with a lone surrogate"),
         pytest.param(CrateFilled(object()), id="with what is no JSON"),
     ],
 )
-def test_an_event_that_could_not_be_read_back_is_not_stored(app, data, event):
+def test_an_event_that_breaks_a_rule_or_could_not_be_read_back_is_not_stored(app, data, event):
     order_id = app.bus.send(place())
     with suppress(Exception):
         app.uow().emit(event)
@@ -688,6 +690,25 @@ def test_who_loses_the_race_for_a_key_gets_the_winners_order(app, other, sales):
     app.bus.subscribe(Added, place_first)  # between our look at the keys and our commit
     assert app.bus.send(place(key="k1")) == won[0]
     assert [state.id for state in app.orders.list()] == sales.order_ids == won
+
+
+def test_an_endless_loop_found_at_the_end_of_a_unit_undoes_the_unit(app, placed):
+    order = app.orders.get(placed)
+    cause = CrateFilled(correlation_id="1", hops=MAX_HOPS)
+    with pytest.raises(EndlessLoop), app.uow(), app.bus.handling_of(cause), app.uow() as uow:
+        uow.orders.add(order)
+        order.ship()
+    assert (order.status, order.pending) == ("placed", ())
+
+
+def test_an_inner_unit_is_not_the_cause_of_what_an_outer_one_did_before(app):
+    order = an_order()
+    with app.uow() as uow:
+        uow.orders.add(order)
+        app.bus.send(ShipOrder(order.id))
+    created, shipping, shipped, *_ = messages(app)
+    assert (created.causation_id, shipped.causation_id) == (None, shipping.id)
+    assert created.correlation_id == created.id
 
 
 # Two writers
