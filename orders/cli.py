@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from itertools import chain, islice
+from os.path import realpath
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -17,7 +18,7 @@ from .disk import Disk
 from .domain import MAX_ITEMS, Status
 from .errors import OrdersError
 from .filters import EVERY_ORDER, Filter, matching
-from .parameters import AtOption, JsonOption, OrderArgument, TimeOption, open_store
+from .parameters import JsonOption, OrderArgument, open_store, time_option
 
 PAGE = 20  # orders in a table, unless --limit says otherwise
 
@@ -93,16 +94,16 @@ def place(
 @app.command("list", epilog="Example: orders list --item TV --since 3d")
 def list_orders(
     context: typer.Context,
-    status: Annotated[Status | None, typer.Option(help="Only these.")] = None,
+    status: Annotated[Status | None, typer.Option(help="Only orders in this state.")] = None,
     item: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Only with an item named like this.")
     ] = None,
     customer: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Only of customers named like this.")
     ] = None,
-    since: Annotated[datetime | None, TimeOption] = None,
-    until: Annotated[datetime | None, TimeOption] = None,
-    at: Annotated[datetime | None, AtOption] = None,
+    since: Annotated[datetime | None, time_option("Placed at T or later")] = None,
+    until: Annotated[datetime | None, time_option("Placed before T")] = None,
+    at: Annotated[datetime | None, time_option("As it was at T")] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many.")] = None,
     json: JsonOption = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one item a row.")] = False,
@@ -148,7 +149,7 @@ def list_orders(
 def show(
     context: typer.Context,
     order: OrderArgument,
-    at: Annotated[datetime | None, AtOption] = None,
+    at: Annotated[datetime | None, time_option("As it was at T")] = None,
     version: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="As its first N events made it.")
     ] = None,
@@ -245,7 +246,7 @@ def export(
         lines = exchange.write(with_keys, form)
         if file is None:
             (console.lines if form == "csv" else console.json_lines)(lines)
-        elif any(path.exists() and file.exists() and path.samefile(file) for path in store.files):
+        elif realpath(file) in map(realpath, store.files):
             raise OrdersError(f"{file} is a file of the store itself; export to another one")
         else:
             Disk().write_file(file, "".join(f"{line}\n" for line in lines).encode())

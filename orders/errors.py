@@ -38,11 +38,11 @@ class DuplicateMessage(WiringError):
 
 
 class UnknownTopic(WiringError):
-    """No message class has this topic, or none that the pattern matches."""
+    """No event has this topic, or none that the glob matches."""
 
     def __init__(self, topic: str, known: Sequence[str]) -> None:
         self.topic = topic
-        super().__init__(f"no message has the topic {topic!r}; known are {', '.join(known)}")
+        super().__init__(f"no event has the topic {topic!r}; known are {', '.join(known)}")
 
 
 class WrongPayload(WiringError):

@@ -17,9 +17,9 @@ import msgspec
 from .bootstrap import App
 from .commands import CancelOrder, PlaceOrder, ShipOrder
 from .domain import OrderState, Status, valid_items, valid_text
-from .errors import ImportRefused, Interrupted, InvalidOrder, KeyTaken, OrdersError
+from .errors import ImportRefused, Interrupted, InvalidOrder, KeyTaken, OrdersError, StoreError
 from .unit_of_work import UnitOfWork
-from .views import Format, json_array
+from .views import Format, as_json, json_array
 
 COLUMNS = ("key", "item", "customer", "status", "id", "placed_at", "version")
 _OPTIONAL = ", ".join(COLUMNS[2:])
@@ -128,6 +128,7 @@ def import_file(app: App, path: Path, advance: Callable[[], None]) -> Counts:
 
     Raises:
         Interrupted: somebody pressed Ctrl-C; what was placed before stays.
+        StoreError: the store cannot be used any more; what was placed before stays.
     """
     imported = skipped = 0
     remaining = (row.order for row in read(path))
@@ -145,6 +146,8 @@ def import_file(app: App, path: Path, advance: Callable[[], None]) -> Counts:
         app.deliveries.recover(own=True)
         imported += len(new) if new and app.orders.find(new[-1]) else 0
         raise Interrupted(f"{imported:,} orders imported; run it again for the rest") from None
+    except StoreError as error:
+        raise StoreError(f"{imported:,} orders imported; of the rest: {error}") from error
     return Counts(imported, skipped)
 
 
@@ -198,7 +201,7 @@ def _json(order: OrderState, key: str) -> str:
     fields = msgspec.to_builtins(order)
     if key != order.id:
         fields["key"] = key
-    return msgspec.json.encode(fields).decode()
+    return as_json(fields)
 
 
 def _csv_line(fields: Iterable[object]) -> str:
@@ -293,6 +296,9 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str], str | None]]:
                 header = [name.strip() for name in fields]
                 if not {"key", "item"} <= set(header) <= set(COLUMNS):
                     yield line, {}, f"the header must name key and item, and may name {_OPTIONAL}"
+                    return
+                if len(set(header)) < len(header):
+                    yield line, {}, "the header names a column twice"
                     return
             elif fields and len(fields) != len(header):
                 yield line, {}, f"{len(fields)} fields stand under {len(header)} columns"

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -76,7 +76,8 @@ def _recover(console: Console, store: App) -> None:
 def complete_order(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """Return the orders whose id begins with what is typed, and what is in them."""
     try:
-        with bootstrap(context.find_root().params.get("data")) as store:
+        data = context.find_root().params.get("data")
+        with bootstrap(data, on_warning=lambda _warning: None) as store:
             return [
                 (order.id, re.sub(_HARMFUL, " ", shorten(", ".join(order.items))))
                 for order in store.orders.list()
@@ -103,7 +104,9 @@ OrderArgument = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
-TimeOption = typer.Option(metavar="T", parser=time_of, help="ISO 8601, or an age like 10m, 2h, 3d.")
-AtOption = typer.Option(
-    metavar="T", parser=time_of, help="As it was at T: ISO 8601, 2h, 10 minutes ago, yesterday."
-)
+
+
+def time_option(what: str) -> Any:
+    """Return an option that takes a time; its help says what the time is for."""
+    wanted = f"{what}: ISO 8601, 2h, 10 minutes ago, yesterday."
+    return typer.Option(metavar="T", parser=time_of, help=wanted)

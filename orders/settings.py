@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from threading import TIMEOUT_MAX
 from typing import NamedTuple, Self
 
 from .errors import OrdersError
@@ -11,7 +12,7 @@ PLACE_ORDER = "place-order"
 SHIP_ORDER = "ship-order"
 CANCEL_ORDER = "cancel-order"
 NOTIFY_SALES = "notify-sales"
-NOTIFY_BESTSELLER = "notify-bestseller"
+RECORD_BESTSELLER = "record-bestseller"
 
 ORDER_CREATED = "order-created"
 ORDER_SHIPPED = "order-shipped"
@@ -43,7 +44,7 @@ class Settings(NamedTuple):
             seconds = float(timeout)
         except ValueError:
             seconds = -1.0
-        if not 0 <= seconds < float("inf"):
+        if not 0 <= seconds <= TIMEOUT_MAX:  # more than a lock can wait for
             raise OrdersError(f"ORDERS_LOCK_TIMEOUT is {timeout!r}; give seconds, like 10 or 0.5")
         data = Path(environment.get("ORDERS_DATA") or "data")
         return cls(data, seconds, environment.get("ORDERS_FAULT") or None)

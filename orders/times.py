@@ -3,7 +3,7 @@
 import re
 from datetime import UTC, datetime, timedelta
 
-_AGE = r"(\d{1,6})\s*(s|sec|seconds?|m|min|minutes?|h|hours?|d|days?|w|weeks?)(\s+ago)?"
+_AGE = r"(\d{1,6})\s*(s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?|w|weeks?)(\s+ago)?"
 _DAYS = {"now": "0s", "yesterday": "1d"}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -19,7 +19,7 @@ def parse_time(text: str, now: datetime) -> datetime:
     """
     try:
         plain = text.strip()
-        if age := re.fullmatch(_AGE, _DAYS.get(plain.lower(), plain), re.IGNORECASE):
+        if age := re.fullmatch(_AGE, _DAYS.get(plain.lower(), plain), re.IGNORECASE | re.ASCII):
             return now - timedelta(**{_UNITS[age[2][0].lower()]: int(age[1])})
         return datetime.fromisoformat(plain).astimezone(UTC)
     except (ValueError, OverflowError):

@@ -248,6 +248,24 @@ def test_the_notices_of_an_import_are_in_the_log_and_not_printed(orders, tmp_pat
     assert sum(row[2] == "NotifySales" for row in log) == 2
 
 
+@pytest.mark.parametrize("name", ["events.jsonl", "orders.json"])
+def test_no_export_takes_the_place_of_a_file_of_the_store(orders, data, name):
+    data.mkdir()  # where neither stands as yet
+    refused = orders("export", str(data / name))
+    assert (refused.returncode, "file of the store" in refused.stderr) == (1, True)
+    assert orders("place", "rope").returncode == 0
+    assert orders("export", str(data / name)).returncode == 1
+    assert len(listed(orders("list", "--json"))) == 1
+
+
+def test_an_import_that_the_disk_ends_says_how_far_it_came(orders, tmp_path):
+    lines = (f'{{"items": ["rope"], "key": "k{number}"}}\n' for number in range(1_000))
+    file = str(write(tmp_path, "o.jsonl", "".join(lines)))
+    full = orders("import", file, env={"ORDERS_FAULT": "before-append@3=ENOSPC"})
+    assert (full.returncode, "500 orders imported; of the rest: " in full.stderr) == (1, True)
+    assert json.loads(orders("import", file, "--json").stdout) == {"imported": 500, "skipped": 500}
+
+
 # What files may look like
 
 
@@ -387,6 +405,7 @@ def test_the_message_of_a_bad_line_is_the_domains(orders, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
+        ("o.csv", "key,item,item\na,rope,tv\n", ":1: the header names a column twice"),
         ("o.csv", "name,item\na,rope\n", ":1: the header must name key and item, and may name"),
         ("o.csv", "", ":1: the file is empty"),
         ("o.csv", "key,item\na,\xff".encode("latin-1"), ":2: "),

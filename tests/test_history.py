@@ -311,9 +311,9 @@ def test_the_orders_at_a_time_are_the_fold_of_what_had_happened_to_each(scratch,
 # Times as people type them
 
 SPELLINGS = {
-    "seconds": ["s", "sec", "second", "seconds"],
-    "minutes": ["m", "min", "minute", "minutes"],
-    "hours": ["h", "hour", "hours"],
+    "seconds": ["s", "sec", "secs", "second", "seconds"],
+    "minutes": ["m", "min", "mins", "minute", "minutes"],
+    "hours": ["h", "hr", "hrs", "hour", "hours"],
     "days": ["d", "day", "days"],
     "weeks": ["w", "week", "weeks"],
 }
@@ -378,6 +378,7 @@ def test_an_iso_time_without_a_zone_is_local_time(monkeypatch):
 @example("0001-01-01")
 @example("999999w")
 @example("٣ minutes ago")
+@example("5ſ")
 def test_any_text_is_a_time_or_refused_by_name(text):
     try:
         time = parse_time(text, NOON)
