@@ -42,10 +42,10 @@ class NotifySales(Command, frozen=True):
     items: tuple[str, ...]
 
 
-class NotifyBestseller(Command, frozen=True):
-    """Tell the sales department that an item sells well."""
+class RecordBestseller(Command, frozen=True):
+    """Record that an item sells well; the sales department is told of that event."""
 
-    topic: ClassVar[str] = settings.NOTIFY_BESTSELLER
+    topic: ClassVar[str] = settings.RECORD_BESTSELLER
 
     order_id: str  # the order that made it one
     item: str

@@ -14,11 +14,11 @@ from typing import NamedTuple
 from .bootstrap import App
 from .disk import aside
 from .errors import OrdersError, StoreBusy
-from .followers import Follower
-from .ledger import Account
+from .followers import Follower, owed_by
 from .policies import POLICIES
 from .replay import replay
 from .repository import TinyDBOrderRepository
+from .views import count
 
 SHARED = 0o027  # permissions that let others read or change the store
 
@@ -55,8 +55,10 @@ def repair(app: App) -> Iterator[str]:
     if app.log.end() and not _is_well(_state, app):
         _fold(app, "was not the fold of the log").checkpoint()
         yield f"made {app.orders.path} anew from the log"
-    if not _is_well(_projections, app):
-        yield from _make_projections(app)
+    try:
+        yield from _mend_projections(app)
+    except OrdersError as error:  # a foreign file; it is named, and the rest can still be mended
+        app.warn(str(error))
     for path in _too_open(app):
         path.chmod(stat.S_IMODE(path.stat().st_mode) & ~SHARED)
         yield f"made {path} private"
@@ -66,19 +68,19 @@ def repair(app: App) -> Iterator[str]:
         yield f"removed {path}"
     if dead := app.leases.dead():
         app.leases.sweep()
-        yield f"removed the lock files of {len(dead)} processes that died"
+        yield f"removed {len(dead)} lock files of processes that died"
     if late := app.deliveries.recover():
         yield f"delivered {late} that processes owed when they died"
 
 
-def _make_projections(app: App) -> Iterator[str]:
-    try:
+def _mend_projections(app: App) -> Iterator[str]:
+    if not _is_well(_projections, app):
         for one in replay(app, keep=True):
             yield f"made the projection {one.name} anew from the log"
-        for policy in POLICIES:
+    for policy in POLICIES:
+        if owed := owed_by(app, policy):
             Follower(app, policy).keep_up(at_any_cost=True)
-    except OrdersError as error:  # a foreign file; it is named, and the rest can still be mended
-        app.warn(str(error))
+            yield f"had {policy.name} react to {count(len(owed), 'event')}"
 
 
 def _cut_torn(app: App) -> Iterator[str]:
@@ -124,8 +126,8 @@ def _state(app: App) -> Iterator[Finding]:
     elif damage := kept.damage:
         yield Finding(False, "state", f"{path} {damage}")
     else:
-        count = len(found["orders"])
-        yield Finding(True, "state", f"{count:,} orders, equal to the fold of the log")
+        orders = count(len(found["orders"]), "order")
+        yield Finding(True, "state", f"{orders}, equal to the fold of the log")
 
 
 def _projections(app: App) -> Iterator[Finding]:
@@ -136,12 +138,17 @@ def _projections(app: App) -> Iterator[Finding]:
         yield Finding(False, "projections", f"{'; '.join(wrong)}; orders replay makes them anew")
     else:
         yield Finding(True, "projections", f"{kept} kept, equal to the fold of the log")
+    for policy in POLICIES:
+        if owed := owed_by(app, policy):
+            events = count(len(owed), "event")
+            text = f"{policy.name} has yet to react to {events}; orders checkpoint has it do so"
+            yield Finding(True, "projections", text)
 
 
 def _deliveries(app: App) -> Iterator[Finding]:
     accounts = app.deliveries.accounts()
     failed, dead = accounts.having("failed"), accounts.having("dead")
-    owed = [a for a in accounts.having("pending") if not _has_living_owner(app, a)]
+    owed = [a for a in accounts.having("pending") if not app.leases.is_alive(a.owner)]
     if owed:
         yield Finding(
             False, "deliveries", f"{len(owed):,} owed by processes that died; see orders deliveries"
@@ -172,10 +179,6 @@ def _leftovers(app: App) -> Iterator[Finding]:
 
 def _fold(app: App, distrust: str) -> TinyDBOrderRepository:
     return TinyDBOrderRepository(app.orders.path, app.log, app.disk, app.warn, distrust)
-
-
-def _has_living_owner(app: App, account: Account) -> bool:
-    return account.owner is not None and app.leases.is_alive(account.owner)
 
 
 def _too_open(app: App) -> list[Path]:

@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
+from .errors import StoreBusy
 from .event_log import EventLog
 from .ledger import Position
 from .message import Message
@@ -38,11 +40,12 @@ def feed(
     position = after
     since = time.monotonic()
     while is_wanted():
-        if log.size() != position.offset:
-            for entry in log.read(position):
-                yield from (Told(entry.line.seq, message) for message in entry.line.messages)
-                position = entry.end
-                since = time.monotonic()
+        with suppress(StoreBusy):  # who watches has the time to look again
+            if log.size() != position.offset:
+                for entry in log.read(position):
+                    yield from (Told(entry.line.seq, message) for message in entry.line.messages)
+                    position = entry.end
+                    since = time.monotonic()
         if until_idle is not None and time.monotonic() - since >= until_idle:
             return
         time.sleep(POLL if until_idle is None else min(POLL, until_idle))

@@ -28,9 +28,21 @@ from .projections import Projection
 from .storage import FORMAT, Head, StateStorage, Tables
 from .subscriptions import check_target, matches
 
-CHEAP = 1 << 18  # bytes of state, and of log to fold in, that no user notices
+CHEAP = 1 << 20  # bytes of state, and of log to fold in, that no user notices
+TAIL = 1 << 16  # bytes of log that are folded in again each time, before a save is worth it
 
 _NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
+
+
+def owed_by(app: App, policy: Callable[[], Policy]) -> list[Event]:
+    """Return the events of the log that a policy has yet to react to.
+
+    Raises:
+        FollowerError: the log is damaged, or the policy does not cope with it.
+    """
+    follower = Follower(app, policy, reacts=False)
+    follower.catch_up()
+    return follower.owed
 
 
 class Follower:
@@ -39,9 +51,10 @@ class Follower:
     Args:
         app: the store, and where a policy's commands go.
         make: makes the projection, empty; its class will do.
-        reacts: whether a policy's commands are sent.
+        reacts: whether a policy's commands are sent; else the events that call for some are noted.
 
     Attributes:
+        owed: the events that a policy has yet to react to, unless it reacts.
         projection: its tables are what the log makes of it up to `position`.
         position: up to where the log is folded in.
 
@@ -59,7 +72,9 @@ class Follower:
         if isinstance(projection, Policy) and app.bus.subscriber(projection.name) is not None:
             raise DuplicateSubscriber(projection.name)
         self.position = START
-        self._policy = projection if reacts and isinstance(projection, Policy) else None
+        self.owed: list[Event] = []
+        self._reacts = reacts
+        self._policy = projection if isinstance(projection, Policy) else None
         self._app = app
         self._log = app.log
         path = app.projections / f"{projection.name}.json"
@@ -126,7 +141,7 @@ class Follower:
         try:
             if self._is_torn:
                 self.load()
-            if self._log.size() <= self.position.offset:
+            if 0 <= self.position.offset - self._log.size() <= 1:  # a line may lack its line feed
                 return
             self._is_torn = True
             if self._policy is not None:
@@ -175,13 +190,14 @@ class Follower:
         if at_any_cost or is_cheap or behind >= size // 2:
             self.load()
             self.catch_up()
-            if at_any_cost or behind > CHEAP // 4:
+            if at_any_cost or behind > TAIL:
                 self.save()
 
     def _tags(self) -> list[bytes]:
         """Return what a line contains if it has an event for us, of whatever revision."""
         events = [kind for kind in message_classes().values() if issubclass(kind, Event)]
-        return [b'"type":"%s' % kind.__name__.encode() for kind in events if self._wants(kind)]
+        tags = [str(kind.__struct_config__.tag) for kind in events if self._wants(kind)]
+        return [b'"type":"%s' % tag.partition("@")[0].encode() for tag in tags]
 
     def _wants(self, event: type[Event]) -> bool:
         if (wanted := self._wanted.get(event)) is None:
@@ -195,6 +211,9 @@ class Follower:
             return
         commands = list(self._policy.react(event))
         if not commands:
+            return
+        if not self._reacts:
+            self.owed.append(event)
             return
         for attempt in range(1, TRIES + 1):
             try:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .bus import MessageBus
-from .commands import CancelOrder, NotifyBestseller, NotifySales, PlaceOrder, ShipOrder
+from .commands import CancelOrder, NotifySales, PlaceOrder, RecordBestseller, ShipOrder
 from .domain import Order
 from .errors import InvalidOrder, KeyTaken
 from .events import BestsellerFound, OrderCreated, OrderRejected
@@ -51,8 +51,8 @@ def notify_sales(command: NotifySales, *, notifier: Notifier) -> None:
     notifier.notify(Notice(command.order_id, command.items))
 
 
-def notify_bestseller(command: NotifyBestseller, *, uow: UnitOfWork) -> None:
-    """Record that it is one; who hears of that tells the sales department."""
+def record_bestseller(command: RecordBestseller, *, uow: UnitOfWork) -> None:
+    """Record it as an event; whoever hears of that tells the sales department."""
     order_id, item, times = command.order_id, command.item, command.times
     with uow:
         uow.emit(BestsellerFound(order_id=order_id, item=item, times=times))
@@ -74,7 +74,7 @@ COMMAND_HANDLERS: Mapping[type[Command], Callable[..., Any]] = {
     ShipOrder: ship_order,
     CancelOrder: cancel_order,
     NotifySales: notify_sales,
-    NotifyBestseller: notify_bestseller,
+    RecordBestseller: record_bestseller,
 }
 
 EVENT_SUBSCRIBERS: Mapping[type[Event], tuple[Callable[..., Any], ...]] = {

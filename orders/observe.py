@@ -126,5 +126,8 @@ def stats(context: typer.Context, json: JsonOption = False) -> None:
 @commands.command(epilog="Example: orders topics")
 def topics(context: typer.Context) -> None:
     """Show the wiring: topic, message, and who handles it."""
+    from .policies import POLICIES  # noqa: PLC0415 - a start pays for what it uses
+
     with open_store(context, recover=False) as (console, store):
-        console.rows(("Topic", "Message", "Kind", "Handled by"), views.wiring(store.bus))
+        wiring = list(views.wiring(store.bus, {p.react: p.follow for p in POLICIES}))
+        console.rows(("Topic", "Message", "Kind", "Handled by"), wiring)

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
-from .commands import NotifyBestseller
+from .commands import RecordBestseller
 from .events import OrderCreated
 from .message import Command, Event
 from .projections import Projection
@@ -38,13 +38,13 @@ class Bestseller(Policy):
             for item in event.items:
                 ordered[item] = ordered.get(item, 0) + 1
 
-    def react(self, event: Event) -> Iterator[NotifyBestseller]:
+    def react(self, event: Event) -> Iterator[RecordBestseller]:
         """Yield the news of each item for which this order was the tenth."""
         if isinstance(event, OrderCreated):
             for item in dict.fromkeys(event.items):
                 times = self.tables["ordered"][item]
                 if times - event.items.count(item) < self.TIMES <= times:
-                    yield NotifyBestseller(event.order_id, item, times)
+                    yield RecordBestseller(event.order_id, item, times)
 
 
 POLICIES: tuple[type[Policy], ...] = (Bestseller,)

@@ -133,13 +133,13 @@ class Runner(ABC):
             time.sleep(POLL / 10)
 
     def watch_for_errors(self, timeout: float | None = None) -> None:
-        """Wait until a follower fails, or until `timeout` seconds are over; for ever if None.
+        """Wait until a follower fails, the runner is stopped, or `timeout` seconds are over.
 
         Raises:
-            FollowerError: it has.
+            FollowerError: a follower has failed.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        while not self._has_failed.is_set():
+        while self._is_started and not self._has_failed.is_set():
             self._look()
             left = POLL if deadline is None else min(POLL, deadline - time.monotonic())
             if left <= 0:
@@ -291,5 +291,8 @@ class MultiThreadedRunner(Runner):
     def _follow(self, follower: Follower, wake: Flag) -> None:
         while not self._is_stopping.is_set() and follower in self._running():
             wake.clear()
-            self._advance(follower)
+            try:
+                self._advance(follower)
+            except BaseException as error:  # noqa: BLE001 - else the thread dies, unheard
+                self._note(FollowerError(follower.name, "processing", None, error), follower)
             wake.wait(POLL)

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from .bootstrap import App
 from .event_log import EventLog
+from .followers import owed_by
 from .ledger import Delivery
 from .line import as_written
 from .message import Command, Event, Message, UnknownMessage, name_of
-from .policies import POLICIES
+from .policies import POLICIES, Policy
 from .times import iso
 from .views import Row, count, detail, ordinal, place_of, source_of
 
@@ -38,6 +39,7 @@ def trace(app: App, order_id: str) -> list[Node]:
     """Return the tree of every conversation about the order, the oldest first."""
     messages, senders = _conversations(app.log, order_id)
     records = _deliveries(app.log, {m.id for m in messages if _is_event(m)})
+    late = [(policy, {event.id for event in owed_by(app, policy)}) for policy in POLICIES]
     roots: list[Node] = []
     seen: dict[str, Node] = {}  # causes come before their effects
     for message in messages:
@@ -45,6 +47,7 @@ def trace(app: App, order_id: str) -> list[Node]:
         for subscriber, history in owed.items():
             node.children.append(_delivery_node(app, subscriber, history))
         node.children.extend(_absent(app, message, owed))
+        node.children.extend(_late(policy) for policy, ids in late if message.id in ids)
         if (cause := seen.get(message.causation_id or "")) is None:
             roots.append(node)
         else:
@@ -152,12 +155,17 @@ def _absent(app: App, message: Message, owed: Collection[str]) -> Iterator[Node]
                 yield Node(name, "", None, f"({place_of(function)}) {why}", False, [])
 
 
+def _late(policy: type[Policy]) -> Node:
+    text = f"({place_of(policy.react)}) has not run yet; orders checkpoint has it do so"
+    return Node(policy.name, "", None, text, False, [])
+
+
 def _why_pending(app: App, subscriber: str, record: _Record) -> str:
     if app.bus.subscriber(subscriber) is None:
-        return "has not run: it is not registered in this process"
-    if record.owner is not None and app.leases.is_alive(record.owner):
+        return "has not run"
+    if app.leases.is_alive(record.owner):
         return "has not run yet: a process is at work on it"
-    return "has not run: its process died; the next command delivers it"
+    return "has not run: its process died; orders checkpoint delivers it"
 
 
 def _source(app: App, subscriber: str) -> str:

@@ -1,7 +1,7 @@
 """What commands show, as plain values: rows for `list`, `show`, `log` and `topics`."""
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
@@ -14,12 +14,11 @@ from .history import Step
 from .ledger import Account
 from .line import Line
 from .message import Command, Event, Message, UnknownMessage, name_of
+from .subscriptions import Handler, Target, matches
 from .times import iso
 
 Row = tuple[str, ...]
 Format = Literal["json", "jsonl", "csv"]
-
-DELIVERY_COLUMNS = ("Event", "Subscriber", "Status", "Attempts", "Changed", "Last error")
 
 
 def count(number: int, what: str) -> str:
@@ -113,17 +112,21 @@ def delivery_object(account: Account) -> dict[str, Any]:
     }
 
 
-def wiring(bus: MessageBus) -> list[Row]:
-    """Return topic, message, kind and handlers with their place in the source, a row each."""
-    return [
-        (
-            str(message.topic),
-            message.__name__,
-            "command" if issubclass(message, Command) else "event",
-            ", ".join(map(source_of, functions)) or "nobody",
-        )
-        for message, functions in sorted(bus.wiring(), key=lambda row: issubclass(row[0], Event))
-    ]
+def wiring(bus: MessageBus, policies: Mapping[Handler, Collection[Target]]) -> Iterator[Row]:
+    """Yield topic, message, kind and who handles it with the place in the source, a row each.
+
+    Args:
+        bus: knows its handlers and subscribers.
+        policies: what reacts to which events besides.
+    """
+    for message, functions in sorted(bus.wiring(), key=lambda row: issubclass(row[0], Event)):
+        handled_by = [*functions]
+        if issubclass(message, Event):
+            for react, follow in policies.items():
+                handled_by += [react] * any(matches(target, message) for target in follow)
+        kind = "command" if issubclass(message, Command) else "event"
+        names = ", ".join(map(source_of, handled_by)) or "nobody"
+        yield str(message.topic), message.__name__, kind, names
 
 
 def source_of(function: Callable[..., Any]) -> str:

@@ -9,7 +9,7 @@ import pexpect
 import pytest
 
 from orders import Notice, OrderCreated, handlers
-from orders.commands import NotifyBestseller
+from orders.commands import RecordBestseller
 from orders.console import Console
 from orders.demos import SCENARIOS, play
 from orders.demos.simple import SOURCE
@@ -210,7 +210,7 @@ def forget(self, event):
 
 def repeat(self, event):
     """React to every order."""
-    yield NotifyBestseller(event.order_id, "dinosaurs", 1)
+    yield RecordBestseller(event.order_id, "dinosaurs", 1)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from orders.followers import Follower
 from orders.policies import POLICIES
 
 CHUNK = 1000
+ITEMS = 4000
 READ = re.compile(r"(?:read|pread64)\(\d+<([^>]*)>.*= (\d+)$")
 ALLOWED = 300_000  # bytes more than on an empty store: the ends of the files, and their heads
 
@@ -28,7 +29,9 @@ def many(data):
                 with app.log.writing():
                     app.log.append(
                         [
-                            OrderCreated(order_id=Order.place(["TV"]).id, items=(f"TV {number}",))
+                            OrderCreated(
+                                order_id=Order.place(["TV"]).id, items=(f"TV {number % ITEMS}",)
+                            )
                             for number in range(start, min(start + CHUNK, count))
                         ]
                     )

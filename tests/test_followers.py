@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from orders import CancelOrder, OrderCreated, PlaceOrder, Settings, ShipOrder, bootstrap
+from orders import CancelOrder, Event, OrderCreated, PlaceOrder, Settings, ShipOrder, bootstrap
 from orders.disk import Disk
 from orders.errors import FollowerError, ForeignFile, LogDamaged, NotWritten, StoreError
 from orders.followers import Follower
 from orders.ledger import START
 from orders.policies import Bestseller
-from orders.projections import ItemSales, OrdersADay
+from orders.projections import ItemSales, OrdersADay, Projection
 from orders.storage import StateStorage
 
 
@@ -45,6 +45,19 @@ class Counting(ItemSales):
     def apply(self, event):
         self.applied += 1
         super().apply(event)
+
+
+class StockTaken(Event, frozen=True, tag="Inventory@2"):
+    topic: ClassVar[str] = "stock-taken"
+
+
+class Stocktakings(Projection):
+    name = "stocktakings"
+    follow = (StockTaken,)
+    columns: ClassVar = {"taken": ("id", "times")}
+
+    def apply(self, event):
+        self.tables["taken"][event.id] = 1
 
 
 class Choking(Counting):
@@ -679,3 +692,10 @@ def test_whatever_happens_to_it_a_follower_is_the_fold_of_the_log(steps):
         life.catch_up(None)
         life.save(None)
         assert times(followed(app)) == sold(app)
+
+
+def test_events_stored_under_another_name_than_their_class_are_followed(data):
+    with open_app(data) as app:
+        for _ in range(3):
+            app.uow().emit(StockTaken())
+        assert len(followed(app, Stocktakings).projection.tables["taken"]) == 3

@@ -26,7 +26,7 @@ from orders import (
     ShipOrder,
     bootstrap,
 )
-from orders.commands import NotifyBestseller
+from orders.commands import RecordBestseller
 from orders.errors import EndlessLoop, FollowerError, OrdersError
 from orders.faults import POINTS
 from orders.followers import Follower
@@ -500,7 +500,7 @@ def test_followers_killed_at_random_moments_react_to_every_event_once(rounds, tm
         assert len(created) - len(asked) == len(shipped) == len(asked)
         ordered = Counter(item for event in created for item in event.items)
         famous = sorted(item for item, times in ordered.items() if times >= 10)
-        assert sorted(c.item for c in stored(app, NotifyBestseller)) == famous
+        assert sorted(c.item for c in stored(app, RecordBestseller)) == famous
         assert len(reacted(app, "bestseller")) == len(famous) >= 1
 
 
@@ -551,7 +551,7 @@ def test_two_processes_with_one_policy_at_one_event_give_one_notice(together, da
     with bootstrap(data) as app:
         (record,) = deliveries(app, "bestseller")
         assert record.status == "done"
-        assert len(stored(app, NotifyBestseller)) == 1
+        assert len(stored(app, RecordBestseller)) == 1
 
 
 @pytest.mark.parametrize("policy", [Restocker, Shipper])
@@ -603,7 +603,7 @@ def test_processes_that_follow_what_all_of_them_order_react_once_each_event(data
         assert len(created) == 48
         assert sorted(reacted(app, "shipper")) == sorted(created)
         assert {order.status for order in app.orders.list()} == {"shipped"}
-        assert len(reacted(app, "bestseller")) == len(stored(app, NotifyBestseller)) == 1
+        assert len(reacted(app, "bestseller")) == len(stored(app, RecordBestseller)) == 1
 
 
 # Loops

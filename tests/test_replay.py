@@ -119,7 +119,7 @@ def test_a_count_that_was_edited_by_hand_is_named_with_both_values_and_mended(st
     edit(kept(store), '"times":2', '"times":7')
     for arguments, said in (
         (["replay", "--dry-run"], "1 of 3 projections differed from the log; nothing was changed"),
-        (["replay"], "1 of 3 projections differed from the log; they are made anew"),
+        (["replay"], "1 of 3 projections differed from the log; they were rebuilt"),
     ):
         result = tool(*arguments)
         found = rows(result)
@@ -277,7 +277,7 @@ def test_a_policy_that_is_harmed_neither_repeats_nor_forgets_after_a_replay(stor
 
 
 def reactions(tool):
-    return [row for row in rows(tool("log")) if row[2] == "NotifyBestseller"]
+    return [row for row in rows(tool("log")) if row[2] == "RecordBestseller"]
 
 
 def test_the_tenth_order_of_an_item_makes_it_a_bestseller_and_the_eleventh_does_not(orders, tool):
@@ -314,6 +314,23 @@ def test_what_python_placed_the_next_command_that_writes_reacts_to(tool, send):
     result = tool("ship", order_ids[0])
     assert result.stdout == ""
     assert re.search(BESTSELLER.format(order_ids[9]), result.stderr)
+    assert len(reactions(tool)) == 1
+
+
+def test_what_a_policy_has_yet_to_react_to_is_told_and_made_up_for(tool, send):
+    order_ids = send(*(PlaceOrder(("rope",)) for _ in range(12)))
+    examined = tool("doctor")
+    assert examined.returncode == 0
+    assert "bestseller has yet to react to 1 event; orders checkpoint has" in examined.stdout
+    late = [row for row in rows(tool("trace", order_ids[9])) if row[1] == "bestseller"]
+    ((_, _, _, _, text),) = late
+    assert text.endswith("has not run yet; orders checkpoint has it do so")
+    assert "bestseller" not in tool("trace", order_ids[8]).stdout
+    assert reactions(tool) == []
+    mended = tool("doctor", "--repair")
+    assert "Repaired: had bestseller react to 1 event." in mended.stderr
+    assert re.search(BESTSELLER.format(order_ids[9]), mended.stderr)
+    assert "bestseller" not in tool("doctor").stdout
     assert len(reactions(tool)) == 1
 
 

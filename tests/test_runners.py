@@ -1,6 +1,8 @@
 """Both runners keep followers up to date, name what fails, and resume where it was."""
 
+import asyncio
 import errno
+import os
 import random
 import shutil
 import subprocess
@@ -30,7 +32,7 @@ from orders import (
     ShipOrder,
     bootstrap,
 )
-from orders.commands import NotifyBestseller
+from orders.commands import RecordBestseller
 from orders.disk import Disk
 from orders.errors import FollowerError, ForeignFile, LogDamaged, OrdersError, WiringError
 from orders.faults import Fault, FaultyDisk
@@ -632,6 +634,16 @@ def test_watching_for_errors_ends_without_one_when_its_time_is_over(kind, app):
         settle(app, runner)
 
 
+def test_watching_for_errors_for_ever_ends_when_the_runner_is_stopped(kind, app):
+    runner = kind(app, [ItemSales])
+    runner.start()
+    watcher = Thread(target=runner.watch_for_errors)
+    watcher.start()
+    runner.stop()
+    watcher.join(PATIENCE)
+    assert not watcher.is_alive()
+
+
 def test_watching_for_errors_for_ever_ends_with_the_first(kind, app, failing):
     runner = kind(app, [failing])
     runner.start()
@@ -781,6 +793,36 @@ def test_an_apply_that_fails_is_named_with_its_event_and_the_others_go_on(kind, 
     assert app.orders.count() == 3
 
 
+def test_a_thread_that_dies_of_whatever_is_an_error_of_its_follower(app):
+    class Cancelled(ItemSales):
+        name = "cancelled"
+
+        def apply(self, event):
+            raise asyncio.CancelledError
+
+    runner = MultiThreadedRunner(app, [Cancelled, OrdersADay])
+    runner.start()
+    place(app)
+    with pytest.raises(FollowerError, match="follower cancelled failed processing: CancelledError"):
+        runner.watch_for_errors(PATIENCE)
+    with pytest.raises(FollowerError, match="cancelled"):
+        runner.stop()
+    assert [number for _, number in runner.get(OrdersADay).days()] == [1]
+
+
+@pytest.mark.parametrize("harm", ["removed", "cut"])
+def test_a_log_that_is_taken_away_is_an_error_of_those_who_follow_it(harm, kind, app):
+    runner = kind(app, [ItemSales])
+    runner.start()
+    place(app)
+    settle(app, runner)
+    app.log.path.unlink() if harm == "removed" else os.truncate(app.log.path, 300)
+    with pytest.raises(FollowerError, match="item-sales failed pulling"):
+        runner.watch_for_errors(PATIENCE)
+    with pytest.raises(FollowerError, match="pulling"):
+        runner.stop()
+
+
 def test_a_command_of_a_policy_that_fails_is_named_with_its_event_and_the_others_go_on(kind, app):
     order_id = place(app)
     app.bus.send(CancelOrder(order_id))
@@ -806,7 +848,7 @@ def test_an_error_that_cannot_say_what_it_is_stops_its_follower_and_nothing_else
 MUTE = """
 import faulthandler, sys
 from orders import PlaceOrder, bootstrap, runners
-from orders.commands import NotifyBestseller
+from orders.commands import RecordBestseller
 from orders.disk import Disk
 from orders.errors import FollowerError
 from orders.projections import ItemSales, OrdersADay
@@ -1198,7 +1240,7 @@ def run_steps(app, kind, steps):
     settle(app, runner)
     famous = check_by_hand(app, runner)
     runner.stop()
-    assert len(stored(app, NotifyBestseller)) == len(famous)
+    assert len(stored(app, RecordBestseller)) == len(famous)
     return tables(runner)
 
 

@@ -132,11 +132,11 @@ def test_a_bestseller_stands_below_the_order_that_made_it_one(orders, traced, se
     placed = orders("place", "rope", "--json")
     tenth = json.loads(placed.stdout)["id"]
     found = traced(tenth)
-    effects = [(2, "bestseller"), (3, "NotifyBestseller"), (4, "BestsellerFound")]
+    effects = [(2, "bestseller"), (3, "RecordBestseller"), (4, "BestsellerFound")]
     assert shape(found) == [*PLACED, *effects, (5, "bestseller_found")]
     ran = rf"\({re.escape(place_of(Bestseller.react))}\) ran in \d+\.\d ms"
     assert re.fullmatch(ran, found[-4].text)
-    assert found[-3].text.endswith(f'({place_of(handlers.notify_bestseller)}) item="rope" times=10')
+    assert found[-3].text.endswith(f'({place_of(handlers.record_bestseller)}) item="rope" times=10')
     assert shape(traced(nine[-1])) == PLACED
 
 
@@ -267,7 +267,7 @@ def test_what_a_dead_process_owed_is_shown_until_the_next_command_delivers_it(to
     order_id = json.loads(tool("log", "--json").stdout)[0]["messages"][1]["order_id"]
     found = traced(order_id)
     assert shape(found) == PLACED[:3]
-    assert found[2].text.endswith("has not run: its process died; the next command delivers it")
+    assert found[2].text.endswith("has not run: its process died; orders checkpoint delivers it")
     assert tool("checkpoint").returncode == 0
     found = traced(order_id)
     assert shape(found)[-1] == PLACED[-1]
@@ -310,7 +310,7 @@ def test_what_is_owed_to_a_subscriber_that_is_missing_here_says_so(traced, data,
         (order,) = app.orders.list()
     found = traced(order.id)
     assert shape(found) == [*PLACED, (2, "audit")]
-    assert "has not run: it is not registered in this process" in found[-1].text
+    assert "(not registered in this process) has not run" in found[-1].text
 
 
 def test_a_subscriber_that_was_registered_later_is_shown_not_to_have_run(traced, data, monkeypatch):

@@ -7,13 +7,16 @@ import select
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pexpect
 import pytest
 from conftest import Sales
 from test_terminal import plain, width
 
-from orders import Event, OrderCreated, PlaceOrder, ShipOrder, bootstrap
+from orders import Event, OrderCreated, PlaceOrder, Settings, ShipOrder, bootstrap
+from orders.feed import feed
+from orders.ledger import START
 
 PATIENCE = 30  # seconds for what takes milliseconds
 TORN = b'{"format":1,"seq":3,"time":"2026-11-21T09:3'
@@ -392,6 +395,23 @@ def test_a_damaged_line_ends_it_with_an_error_that_names_it(watch, send, data):
     out, err = watching.process.communicate(timeout=PATIENCE)
     assert (watching.process.returncode, out) == (1, b"")
     assert re.fullmatch(rb"error: .*events\.jsonl:3: .*\n", err)
+
+
+def test_a_store_that_is_busy_for_long_is_looked_at_again(data, send):
+    send(PlaceOrder(("rope",)))
+    looks, held = [], ExitStack()
+
+    def look():
+        looks.append(1)
+        if len(looks) == 3:
+            held.close()
+        return True
+
+    patient = bootstrap(settings=Settings(data, 0.0, None))
+    with patient, bootstrap(data) as writer:
+        held.enter_context(writer.lock.held())
+        assert next(feed(patient.log, START, None, look)).seq == 1
+    assert len(looks) == 3
 
 
 def test_a_watch_leaves_nothing_behind(watch, send, data):
