@@ -23,7 +23,7 @@ from .bootstrap import bootstrap
 from .commands import PlaceOrder
 from .events import OrderShipped
 from .message import new_id
-from .notifier import Notice
+from .notifier import NullNotifier
 from .views import Row
 
 PLACES = 300  # one by one
@@ -85,13 +85,6 @@ def as_object(rates: Rates) -> dict[str, float]:
     return {name: round(getattr(rates, name), 2) for name in ("orders", *MEASURES)}
 
 
-class Nobody:
-    """A notifier that tells nobody."""
-
-    def notify(self, notice: Notice) -> None:
-        """Do nothing."""
-
-
 def measure(parent: Path, orders: int, advance: Callable[[], None]) -> Rates:
     """Measure on a store of `orders` orders, in a directory of its own under `parent`.
 
@@ -115,7 +108,7 @@ def _rates(directory: Path, orders: int) -> Iterator[float]:
     data = directory / "store"
     if orders:
         _import(data, directory, orders)
-    with bootstrap(data, notifier=Nobody()) as app:
+    with bootstrap(data, notifier=NullNotifier()) as app:
         end = app.log.position()
         yield _rate(PLACES, lambda: app.bus.send(PlaceOrder(_some_items())))
         lines = [entry.raw for entry in app.log.read(end)]
@@ -152,7 +145,7 @@ def _import(data: Path, directory: Path, orders: int) -> float:
             lines.write(msgspec.json.encode(order) + b"\n")
     start = perf_counter()
     exchange.check(file)
-    with bootstrap(data, notifier=Nobody()) as app:
+    with bootstrap(data, notifier=NullNotifier()) as app:
         exchange.import_file(app, file, lambda: None)
     return perf_counter() - start
 
@@ -175,7 +168,7 @@ def _document() -> dict[str, object]:
 
 def _append(descriptor: int, data: bytes) -> None:
     os.write(descriptor, data)
-    os.fdatasync(descriptor)
+    os.fsync(descriptor)
 
 
 def _some_items() -> tuple[str, ...]:

@@ -14,13 +14,13 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Literal, TextIO, cast
 
-import msgspec
 import typer
 
 from . import views
 from .disk import reason
 from .domain import OrderState
 from .errors import ImportRefused, Interrupted, OrdersError, StoreError, describe
+from .ledger import Account
 from .message import Event, name_of
 from .notifier import ConsoleNotifier, Notice
 from .subscriptions import Subscriber
@@ -122,16 +122,12 @@ class Console:
         """Return whether somebody can still read what is printed: false once a pipe is closed."""
         watched = select.poll()
         watched.register(sys.stdout.fileno(), 0)
-        return not watched.poll(0)
+        gone = select.POLLERR | select.POLLHUP  # macOS says POLLNVAL of a living terminal
+        return not any(events & gone for _, events in watched.poll(0))
 
     def json(self, value: Any) -> None:
         """Print a value as one line of JSON."""
-        self.json_lines([self.to_json(value)])
-
-    @staticmethod
-    def to_json(value: Any) -> str:
-        """Return a value as one line of JSON."""
-        return msgspec.json.encode(value).decode()
+        self.json_lines([views.as_json(value)])
 
     def json_lines(self, lines: Iterable[str]) -> None:
         """Print lines of JSON."""
@@ -172,6 +168,15 @@ class Console:
         else:
             self.records(map(views.record, orders))
 
+    def deliveries(self, accounts: Sequence[Account]) -> None:
+        """Show deliveries as a table on a terminal, as records otherwise."""
+        if self.draws:
+            from . import render  # noqa: PLC0415 - Rich takes 50 ms to import
+
+            render.show(render.delivery_table(accounts))
+        else:
+            self.records(map(views.delivery_row, accounts))
+
     def wait(self) -> None:
         """Wait until the user presses Enter."""
         print("  [Enter]", end="", file=sys.stderr, flush=True)
@@ -190,15 +195,16 @@ class Console:
 
     def notify(self, notice: Notice) -> None:
         """Deliver a notice to where this command's notices go (the port of `notifier.py`)."""
-        if self.notices_to == "stderr":
-            ConsoleNotifier(sys.stderr).notify(notice)
-        elif self.notices_to == "stdout" and self.draws:
+        if self.notices_to == "nowhere":
+            return
+        stream = getattr(sys, self.notices_to)
+        if _is_terminal(stream):
             from . import render  # noqa: PLC0415 - Rich takes 50 ms to import
 
-            render.show(render.notice_panel(notice))
-            sys.stdout.flush()
-        elif self.notices_to == "stdout":
-            ConsoleNotifier(sys.stdout).notify(notice)
+            render.show(render.notice_panel(notice), stderr=self.notices_to == "stderr")
+            stream.flush()
+        else:
+            ConsoleNotifier(stream).notify(notice)
 
 
 def _nowhere(mode: str) -> TextIO:

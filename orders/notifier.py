@@ -32,6 +32,13 @@ class Notifier(Protocol):
         """Deliver one notice, wholly, before returning."""
 
 
+class NullNotifier:
+    """Tells nobody."""
+
+    def notify(self, notice: Notice) -> None:
+        """Do nothing."""
+
+
 class ConsoleNotifier:
     """Prints notices, as plain text, to standard output unless given another stream."""
 

@@ -7,7 +7,7 @@ reads markup.
 # ruff: noqa: TID251 - this is render.py
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -25,13 +25,14 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 from rich.tree import Tree
 
 from .domain import OrderState
+from .ledger import Account
 from .notifier import Notice
-from .text import safe
+from .text import safe, shorten
 from .trace import Node
 
 STATUS_STYLES = {"placed": "yellow", "shipped": "green", "cancelled": "red"}
@@ -39,9 +40,9 @@ DEEPEST = 12  # levels of a tree that are indented
 SHORT_ID = 8  # characters of an id that a table shows; any unambiguous beginning will do
 
 
-def show(*renderables: RenderableType) -> None:
-    """Draw on standard output."""
-    console = Console(highlight=False, markup=False, emoji=False)
+def show(*renderables: RenderableType, stderr: bool = False) -> None:
+    """Draw on standard output, or standard error."""
+    console = Console(highlight=False, markup=False, emoji=False, stderr=stderr)
     for renderable in renderables:
         console.print(renderable)
 
@@ -72,15 +73,18 @@ def order_table(orders: Sequence[OrderState]) -> RenderableType:
 
 def order_page(order: OrderState, history: Sequence[Sequence[str]]) -> RenderableType:
     """Draw one order with its history: rows of ISO time, event, detail."""
-    facts = Table.grid(padding=(0, 2))
+    facts = Table.grid(Column(), Column(overflow="fold"), padding=(0, 2))
     facts.add_row(Text("ID", "dim"), _text(order.id, "cyan"))
     facts.add_row(Text("Status", "dim"), _text(order.status, STATUS_STYLES.get(order.status, "")))
     facts.add_row(Text("Customer", "dim"), _text(order.customer or "-"))
     facts.add_row(Text("Placed", "dim"), _text(_local(order.placed_at)))
     for number, item in enumerate(order.items):
         facts.add_row(Text("" if number else "Items", "dim"), _text(item))
-    local = [(_local(datetime.fromisoformat(time)), *rest) for time, *rest in history]
-    events = rows_table(("Time", "Event", "Detail"), local)
+    steps = [
+        (str(version), _local(datetime.fromisoformat(time), "seconds"), *rest)
+        for version, (time, *rest) in enumerate(history, start=1)
+    ]
+    events = rows_table(("Version", "Time", "Event", "Detail"), steps)
     return Group(Panel(facts, title="Order", title_align="left", expand=False), events)
 
 
@@ -89,6 +93,21 @@ def rows_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Rendera
     table = _table(*columns)
     for row in rows:
         table.add_row(*map(_text, row))
+    return table
+
+
+def delivery_table(accounts: Iterable[Account]) -> RenderableType:
+    """Draw deliveries, one a row."""
+    table = _table("Event", "Subscriber", "Status", "Attempts", "Changed", "Last error")
+    for delivery, _, changed, _ in accounts:
+        table.add_row(
+            _text(delivery.event[:SHORT_ID], "cyan"),
+            _text(delivery.subscriber),
+            _text(delivery.status, "" if delivery.status == "done" else "red"),
+            _text(delivery.attempts),
+            _text(_local(changed)),
+            _text(shorten(delivery.error or "")),
+        )
     return table
 
 
@@ -118,14 +137,11 @@ def tree(title: str, nodes: Sequence[Node]) -> RenderableType:
 
 def told(seq: int, time: datetime, name: str, order_id: str, about: str) -> RenderableType:
     """Draw a message of the live feed."""
-    parts = (
-        _text(seq, "dim"),
-        _text(_clock(time), "dim"),
-        _text(name, "bold cyan"),
-        _text(order_id[:SHORT_ID], "cyan"),
-        _text(about),
-    )
-    return Text(" ").join(part for part in parts if part)
+    parts = (_text(name, "bold cyan"), _text(order_id[:SHORT_ID], "cyan"), _text(about))
+    line = Table.grid(Column(), Column(), Column(overflow="fold"), padding=(0, 1))
+    what = Text(" ").join(part for part in parts if part)
+    line.add_row(_text(seq, "dim"), _text(_clock(time), "dim"), what)
+    return line
 
 
 def bar_chart(title: str, bars: Sequence[tuple[str, int]]) -> RenderableType:
@@ -168,8 +184,8 @@ def _text(value: Any, style: str = "") -> Text:
     return Text(safe(str(value)), style)
 
 
-def _local(time: datetime) -> str:
-    return f"{_here(time):%Y-%m-%d %H:%M}"
+def _local(time: datetime, precision: str = "minutes") -> str:
+    return _here(time).replace(tzinfo=None).isoformat(" ", precision)
 
 
 def _clock(time: datetime) -> str:

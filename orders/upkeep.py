@@ -1,5 +1,6 @@
 """The commands for whoever keeps the store: deliver again, check it, mend it."""
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ commands = typer.Typer()
 @commands.command(epilog="Example: orders deliveries --failed")
 def deliveries(
     context: typer.Context,
-    failed: Annotated[bool, typer.Option("--failed", help="Only failed and dead ones.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Failed ones and dead letters.")] = False,
     pending: Annotated[bool, typer.Option("--pending", help="Only those still owed.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -25,10 +26,10 @@ def deliveries(
         wanted = (*(("failed", "dead") if failed else ()), *(("pending",) if pending else ()))
         accounts = store.deliveries.accounts().having(*wanted)
         if json:
-            lines = (console.to_json(views.delivery_object(account)) for account in accounts)
-            console.json_lines(views.json_array(lines))
+            objects = map(views.delivery_object, accounts)
+            console.json_lines(views.json_array(map(views.as_json, objects)))
         else:
-            console.rows(views.DELIVERY_COLUMNS, list(map(views.delivery_row, accounts)))
+            console.deliveries(accounts)
 
 
 @commands.command(epilog="Example: orders retry --all")
@@ -36,9 +37,9 @@ def retry(
     context: typer.Context,
     ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ID...]", help="Events, as deliveries shows them."),
+        typer.Argument(metavar="[ID...]", help="Ids of events, or how they begin."),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="All that failed, dead ones apart.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All that failed, no dead letters.")] = False,
 ) -> None:
     """Deliver again what has failed: some events by id, or all."""
     if bool(ids) == every:
@@ -47,7 +48,9 @@ def retry(
         done, tried = store.deliveries.retry_all(ids)
         console.say(f"{done} of {tried} delivered." if tried else "Nothing has failed.")
         if done < tried:
-            raise OrdersError("some failed again; see orders deliveries --failed")
+            raise OrdersError(
+                "the rest failed again, or has no subscriber here; see orders deliveries --failed"
+            )
 
 
 @commands.command(epilog="Example: orders doctor --repair")
@@ -95,14 +98,17 @@ def replay(
         console.records(row for one in replayed for row in room.rows(one))
         wrong = sum(one.found not in {"equal", "nothing"} for one in replayed)
         said = f"{wrong or 'None'} of {len(replayed)} projections differed from the log"
-        console.say(f"{said}; {'nothing was changed' if dry_run else 'they are made anew'}.")
+        console.say(f"{said}; {'nothing was changed' if dry_run else 'they were rebuilt'}.")
 
 
 @commands.command(epilog="Example: orders bench --orders 10000")
 def bench(
     context: typer.Context,
     orders: Annotated[
-        int, typer.Option(min=0, metavar="N", help="How many orders the large store holds.")
+        int,
+        typer.Option(
+            min=0, max=10_000_000, metavar="N", help="How many orders the large store holds."
+        ),
     ] = 100_000,
     json: JsonOption = False,
 ) -> None:
@@ -116,6 +122,8 @@ def bench(
     data: Path = context.meta["data"].absolute()
     parent = next(path for path in (data, *data.parents) if path.is_dir())
     sizes = dict.fromkeys((0, orders))
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # are as Ctrl-C, so that nothing is left behind
+        signal.signal(ending, signal.default_int_handler)
     with console.progress("Measuring", room.STEPS * len(sizes)) as advance:
         rates = [room.measure(parent, size, advance) for size in sizes]
     if json:

@@ -1,6 +1,10 @@
 """The benchmark measures what it says, and leaves nothing behind."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -45,6 +49,20 @@ def test_the_directory_is_removed_when_it_is_interrupted(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         bench.measure(tmp_path, 0, interrupt)
     assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
+def test_the_directory_is_removed_when_the_process_is_ended(data, ending):
+    data.mkdir()
+    bench = subprocess.Popen(
+        [sys.executable, "-m", "orders", "bench", "--orders", "1000000"],
+        env={**os.environ, "ORDERS_DATA": str(data)},
+    )
+    while not [*data.iterdir()]:
+        assert bench.poll() is None
+    bench.send_signal(ending)
+    assert bench.wait(60) == 130
+    assert [*data.iterdir()] == []
 
 
 def test_rows_and_json_name_every_measure():

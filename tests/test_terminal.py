@@ -34,7 +34,7 @@ def masked(text):
         lambda match: re.sub(r"[0-9a-f]", "x", match[0]),
         plain(text),
     )
-    times = r"\d{4}-\d\d-\d\d(?: \d\d:\d\d|T[\d:.]+Z)"
+    times = r"\d{4}-\d\d-\d\d(?: \d\d:\d\d(?::\d\d)?|T[\d:.]+Z)"
     return re.sub(times, lambda match: re.sub(r"\d", "0", match[0]), text)
 
 
@@ -95,11 +95,25 @@ def test_show_shows_a_page_with_the_history(screen, send):
         "│           magic carpet                         │",
         "╰────────────────────────────────────────────────╯",
         "",
-        " Time               Event          Detail",
-        " ────────────────────────────────────────",
-        " 0000-00-00 00:00   OrderCreated",
-        " 0000-00-00 00:00   OrderShipped",
+        " Version   Time                  Event          Detail",
+        " ─────────────────────────────────────────────────────",
+        " 1         0000-00-00 00:00:00   OrderCreated",
+        " 2         0000-00-00 00:00:00   OrderShipped",
     ]
+
+
+def test_a_name_without_spaces_is_shown_whole(screen, send):
+    (order_id,) = send(PlaceOrder(("o" * 100 + "k",)))
+    _, shown = screen("show", order_id)
+    assert "o" * 20 + "k" in plain(shown)
+    assert plain(shown).count("o") > 100
+
+
+def test_a_bestseller_is_drawn_like_every_notice(screen, send):
+    send(*(PlaceOrder(("rope",)) for _ in range(9)))
+    _, shown = screen("place", "rope")
+    titles = [line[:13] for line in plain(shown).splitlines() if line.startswith("╭")]
+    assert titles == ["╭─ New Order ", "╭─ Bestseller"]
 
 
 # Width
@@ -108,7 +122,13 @@ def test_show_shows_a_page_with_the_history(screen, send):
 @pytest.mark.parametrize("columns", [80, 120])
 def test_nothing_is_wider_than_the_terminal(screen, send, columns):
     order_ids = send(*LONG)
-    commands = [["list"], ["topics"], ["list", "-h"], *(["show", name] for name in order_ids[1:])]
+    commands = [
+        ["list"],
+        ["topics"],
+        ["deliveries"],
+        ["list", "-h"],
+        *(["show", name] for name in order_ids[1:]),
+    ]
     for arguments in commands:
         status, shown = screen(*arguments, columns=columns)
         assert status == 0

@@ -6,7 +6,6 @@ from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
 
-from .. import views
 from ..console import Console
 from ..errors import OrdersError
 from ..ledger import Account
@@ -61,7 +60,7 @@ class Stage:
 
     def show_delivery(self, account: Account) -> None:
         """Show a delivery as `orders deliveries` does."""
-        self.console.rows(views.DELIVERY_COLUMNS, [views.delivery_row(account)])
+        self.console.deliveries([account])
 
     def failed(self, subscriber: Subscriber, event: Event, error: BaseException) -> None:
         """Show and keep a subscriber's failure."""

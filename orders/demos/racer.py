@@ -7,14 +7,8 @@ import sys
 
 from tinydb import TinyDB
 
-from .. import Notice, PlaceOrder, bootstrap
-
-
-class Nowhere:
-    """A notifier for orders that nobody needs to hear of."""
-
-    def notify(self, notice: Notice) -> None:
-        """Keep quiet."""
+from .. import PlaceOrder, bootstrap
+from ..notifier import NullNotifier
 
 
 def main(kind: str, path: str, count: int) -> None:
@@ -25,7 +19,7 @@ def main(kind: str, path: str, count: int) -> None:
         for number in range(count):
             TinyDB(path).insert({"items": [f"item {number}"]})
     else:
-        with bootstrap(path, notifier=Nowhere()) as app:
+        with bootstrap(path, notifier=NullNotifier()) as app:
             for number in range(count):
                 app.bus.send(PlaceOrder((f"item {number}",)))
 
