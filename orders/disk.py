@@ -1,4 +1,4 @@
-"""Every touch of a file, in one small room.
+"""Every write to a file of the store, and the lock between processes, in one small room.
 
 The log and the state reach the disk through a `Disk` only, so a test can put a failing or
 a forgetful one in its place. What is here follows the rules of durable files on POSIX: data

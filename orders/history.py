@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from functools import reduce
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -37,12 +38,8 @@ def fold(steps: Iterable[Step]) -> OrderState:
     Raises:
         ValueError: there are none.
     """
-    state: OrderState | None = None
-    for step in steps:
-        state = evolve(state, step.event)
-    if state is None:
-        raise ValueError("an order has one event at least")
-    return state
+    first, *later = steps
+    return reduce(lambda state, step: evolve(state, step.event), later, evolve(None, first.event))
 
 
 def orders_at(log: EventLog, time: datetime) -> list[OrderState]:

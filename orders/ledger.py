@@ -1,4 +1,4 @@
-"""Who is owed what: the fold of the log's deliveries.
+"""The outbox: who is owed what, as the fold of the log's deliveries.
 
 A commit of events also records, in the same line, a pending delivery for every subscriber
 registered at that moment. Whatever comes of it is a later line:
@@ -36,7 +36,7 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
     event: str  # its id
     subscriber: str  # its name
     status: Status = "pending"
-    attempts: int = 0  # recorded so far, one after the first included while it is under way
+    attempts: int = 0  # made so far; the first counts when it has ended, others when they begin
     retries: int = 0  # made by hand so far
     deaths: int = 0  # of processes that set out to deliver it
     seconds: float = 0.0  # that the last attempt took

@@ -18,7 +18,6 @@ to read the older ones:
         def upcast(cls, fields, revision): ...
 """
 
-import inspect
 import re
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Self
@@ -31,8 +30,6 @@ from .errors import DuplicateMessage, EndlessLoop, WiringError
 MAX_HOPS = 100  # events that cause each other, before it is a circle
 
 _TOPIC = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-
-_SCALARS = {str, int, float, bool, datetime, str | None, ClassVar[str], ClassVar[bool]}
 
 _by_name: dict[str, type["Message"]] = {}
 _by_topic: dict[str, type["Message"]] = {}
@@ -59,7 +56,6 @@ class Message(
     """
 
     topic: ClassVar[str | None] = None
-    _may_be_lists: ClassVar[tuple[str, ...]] = ()
 
     id: str = msgspec.field(default_factory=new_id)
     correlation_id: str = ""
@@ -81,12 +77,10 @@ class Message(
                 raise DuplicateMessage("the topic", first, cls)
             _by_topic[topic] = cls
         _by_name[cls.__name__] = cls
-        own = inspect.get_annotations(cls)
-        cls._may_be_lists += tuple(name for name, kind in own.items() if kind not in _SCALARS)
 
     def __post_init__(self) -> None:
         """Freeze lists, which a caller might change later, and take times to UTC."""
-        for name in self._may_be_lists:
+        for name in self.__struct_fields__:
             if isinstance(value := getattr(self, name), list):
                 msgspec.structs.force_setattr(self, name, tuple(value))
         if self.time.tzinfo is not UTC:
