@@ -7,10 +7,11 @@ at most and on one disk, can be compared.
 import json
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
 from shutil import rmtree
+from statistics import median
 from tempfile import mkdtemp
 from time import perf_counter
 from typing import NamedTuple
@@ -19,14 +20,15 @@ import msgspec
 from tinydb import TinyDB
 
 from . import exchange, line
-from .bootstrap import bootstrap
+from .bootstrap import App, bootstrap
 from .commands import PlaceOrder
 from .events import OrderShipped
 from .message import new_id
 from .notifier import NullNotifier
 from .views import Row
 
-PLACES = 300  # one by one
+PLACES = 20  # one by one, in each round
+ROUNDS = 15
 BULK = 5_000
 EVENTS = 10_000
 LISTS = 20
@@ -46,6 +48,10 @@ MEASURES = {
     "times_disk": "= times slower placed than appended and synced",
 }
 
+_fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS has none
+
+Pair = tuple[bytes, bytes]  # an order's lines of the log: the commit and its delivery
+
 _ITEMS = [f"item {number}" for number in range(1_000)]
 
 
@@ -54,12 +60,12 @@ class Rates(NamedTuple):
 
     orders: int
     placed: float
+    disk: float  # the bytes of an order, appended and synced
     imported: float
     one_subscriber: float  # events published
     three_subscribers: float
     listed: float  # lists of the newest 20, the store opened anew for each
     tinydb: float  # orders inserted into plain TinyDB, its file as large
-    disk: float  # the bytes of an order, appended and synced
     codec: float  # the lines of an order, encoded and decoded
 
     @property
@@ -109,9 +115,7 @@ def _rates(directory: Path, orders: int) -> Iterator[float]:
     if orders:
         _import(data, directory, orders)
     with bootstrap(data, notifier=NullNotifier()) as app:
-        end = app.log.position()
-        yield _rate(PLACES, lambda: app.bus.send(PlaceOrder(_some_items())))
-        lines = [entry.raw for entry in app.log.read(end)]
+        lines = yield from _place(app, directory / "limit")
     yield BULK / _import(data, directory, BULK)
     with bootstrap(data) as app:
         for name in ("first", "second", "third"):
@@ -120,11 +124,38 @@ def _rates(directory: Path, orders: int) -> Iterator[float]:
                 yield _rate(EVENTS, lambda: app.bus.publish(OrderShipped(order_id="1")))
     yield _rate(LISTS, lambda: _list(data))
     with _plain_tinydb(directory / "tinydb.json", orders) as database:
-        yield _rate(PLACES, lambda: database.insert(_document()))
-    pairs = cycle(zip(lines[::2], lines[1::2], strict=True))  # a commit and its delivery
-    with (directory / "limit").open("ab", buffering=0) as file:
-        yield _rate(PLACES, lambda: _append(file.fileno(), b"\n".join((*next(pairs), b""))))
+        yield _rate(ROUNDS * PLACES, lambda: database.insert(_document()))
+    pairs = cycle(lines)
     yield _rate(EVENTS, lambda: [line.encode(line.decode(raw)) for raw in next(pairs)])
+
+
+def _place(app: App, limit: Path) -> Generator[float, None, list[Pair]]:
+    """Place orders, and append the same bytes to a plain file, in turns: a disk has its moods.
+
+    Returns each order's lines.
+    """
+    placed, appended, pairs = [], [], []
+    with limit.open("ab", buffering=0) as file:
+        for _ in range(ROUNDS):
+            end = app.log.position()
+            placed.append(_rate(PLACES, lambda: app.bus.send(PlaceOrder(_some_items()))))
+            lines = [entry.raw for entry in app.log.read(end)]
+            new = [*zip(lines[::2], lines[1::2], strict=True)]
+            appended.append(_append(file.fileno(), new))
+            pairs += new
+    yield median(placed)
+    yield median(appended)
+    return pairs
+
+
+def _append(descriptor: int, pairs: Sequence[Pair]) -> float:
+    same = iter([b"\n".join((*pair, b"")) for pair in pairs])
+
+    def append() -> None:
+        os.write(descriptor, next(same))
+        _fdatasync(descriptor)
+
+    return _rate(len(pairs), append)
 
 
 def _rate(times: int, action: Callable[[], object]) -> float:
@@ -164,11 +195,6 @@ def _plain_tinydb(path: Path, orders: int) -> TinyDB:
 
 def _document() -> dict[str, object]:
     return {"id": new_id(), "items": _some_items(), "customer": "Ada", "status": "placed"}
-
-
-def _append(descriptor: int, data: bytes) -> None:
-    os.write(descriptor, data)
-    os.fsync(descriptor)
 
 
 def _some_items() -> tuple[str, ...]:
