@@ -173,9 +173,10 @@ class MessageBus:
         """The message that this thread is handling, or None."""
         return self._thread.handling[-1] if self._thread.handling else None
 
-    def is_handling(self, message_id: str) -> bool:
-        """Return whether this thread is in the middle of handling the message."""
-        return any(message.id == message_id for message in self._thread.handling)
+    @property
+    def under_way(self) -> set[str]:
+        """The ids of the messages that this thread is in the middle of handling."""
+        return {message.id for message in self._thread.handling}
 
     def subscribers(self, event: type[Event]) -> tuple[Subscriber, ...]:
         """Return who hears events of this class, in the order in which they run."""
@@ -236,8 +237,12 @@ class MessageBus:
     def _handle(self, message: Command, topic: Any = AUTO_TOPIC) -> None:
         _check_topic(message, topic)
         _, run = self._handlers[type(message)]
-        with self.handling_of(message):
+        handling = self._thread.handling
+        handling.append(message)  # as handling_of, which costs a command a tenth of its time
+        try:
             result = run(message)
+        finally:
+            handling.pop()
         self.on_handled(message)
         self._thread.results.append(result)
 

@@ -152,6 +152,7 @@ class FileLock:
         self.threads = RLock()
         self._depth = 0
         self._descriptor: int | None = None
+        self._file: os.stat_result  # what the descriptor stands for
 
     @contextmanager
     def held(self, *, shared: bool = False) -> Iterator[None]:
@@ -204,6 +205,7 @@ class FileLock:
                 self._descriptor = self._open(shared=shared)
                 if self._descriptor is None:
                     return  # a reader of a store that nobody can write: nothing to wait for
+                self._file = os.fstat(self._descriptor)
             try:
                 kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
                 fcntl.flock(self._descriptor, kind | fcntl.LOCK_NB)
@@ -213,7 +215,7 @@ class FileLock:
                 time.sleep(pause)
                 pause = min(pause * 2, 0.02)
                 continue
-            if self._is_in_place(self._descriptor):
+            if self._is_in_place():
                 break
             self.close()  # somebody has deleted the file: others lock its successor
         if not shared:
@@ -225,9 +227,9 @@ class FileLock:
             if os.pread(descriptor, len(holder), 0) != holder:  # reading is cheaper than writing
                 os.pwrite(descriptor, holder, 0)
 
-    def _is_in_place(self, descriptor: int) -> bool:
+    def _is_in_place(self) -> bool:
         try:
-            return os.path.samestat(os.fstat(descriptor), self.path.stat())
+            return os.path.samestat(self._file, self.path.stat())
         except FileNotFoundError:
             return False
 

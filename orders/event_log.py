@@ -151,7 +151,7 @@ class EventLog:
         if self._descriptor is None:
             self._disk.make_directory(self.path.parent)
         with self._lock.held():
-            self._catch_up(self._open())
+            self._catch_up(*self._open())
             yield
 
     def append(
@@ -251,15 +251,17 @@ class EventLog:
             os.close(descriptor)
         return True
 
-    def _open(self) -> int:
+    def _open(self) -> tuple[int, int]:
+        """Return the descriptor of the file, which is the one we know, and its size."""
         status = regular_status(self.path)
         self._identify(status)
+        size = status.st_size if status else 0
         if self._descriptor is not None:
-            return self._descriptor
+            return self._descriptor, size
         try:
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
             self._descriptor = self._disk.open(self.path, flags)
-            if status is None or not status.st_size:  # its name may not be durable yet
+            if not size:  # its name may not be durable yet
                 directory = Path(os.path.realpath(self.path)).parent
                 with suppress(PermissionError):  # it is not ours, and was there before
                     self._disk.sync_directory(directory.parent)
@@ -268,7 +270,7 @@ class EventLog:
         except OSError as error:
             self._give_up(None)
             raise StoreUnavailable(self.path, reason(error)) from error
-        return self._descriptor
+        return self._descriptor, size
 
     def _identify(self, status: os.stat_result | None) -> None:
         """Know the file again; another one in its place would be another store."""
@@ -277,9 +279,8 @@ class EventLog:
             raise ForeignFile(self.path, "was removed or replaced while in use")
         self._file = file
 
-    def _catch_up(self, descriptor: int) -> None:
+    def _catch_up(self, descriptor: int, size: int) -> None:
         """Learn the lines that others appended; drop a torn one that a crash left."""
-        size = os.fstat(descriptor).st_size
         end = self._learn_up_to(descriptor, size)
         try:
             if end.offset < size:

@@ -104,9 +104,9 @@ def is_torn(raw: bytes, seq: int) -> bool:
 
 
 def _decoder() -> msgspec.json.Decoder[Line[Message]]:
-    kinds = tuple(message_classes().values())
+    kinds = message_classes()
     if (decoder := _decoders.get(len(kinds))) is None:
-        union: Any = Union[kinds]  # noqa: UP007 - of as many classes as there are
+        union: Any = Union[tuple(kinds.values())]  # noqa: UP007 - of as many classes as there are
         decoder = _decoders[len(kinds)] = msgspec.json.Decoder(Line[union])
     return decoder
 

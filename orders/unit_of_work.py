@@ -162,11 +162,7 @@ class UnitOfWork:
                 stored, [*unit.deliveries, *owed], owner=owner, sync=bool(lasting)
             )
         self._repository.note(entry)
-        self._stack.stored = {
-            message_id
-            for message_id in (*self._stack.stored, *unit.messages)
-            if self._bus.is_handling(message_id)
-        }
+        self._stack.stored = (self._stack.stored | unit.messages.keys()) & self._bus.under_way
         return events
 
     def _check_versions(self, unit: Unit) -> dict[str, str]:
