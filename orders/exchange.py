@@ -28,7 +28,7 @@ SHOWN = 10  # bad lines that are named
 
 
 class Row(NamedTuple):
-    """An order in a file: the line it begins at, and what is wrong with it, if anything."""
+    """An order in a file: the line it begins at, and why it cannot be read, if so."""
 
     line: int
     order: "FileOrder"
@@ -98,17 +98,17 @@ def check(path: Path) -> int:
     problems: list[tuple[int, str]] = []
     orders = 0
     for row in read(path):
-        if row.problem is None:
-            orders += 1
+        if problem := row.problem or row.order.problem():
+            problems.append((row.line, problem))
         else:
-            problems.append((row.line, row.problem))
+            orders += 1
     if problems:
         raise ImportRefused(path, sorted(problems)[:SHOWN], len(problems))
     return orders
 
 
 def read(path: Path) -> Iterator[Row]:
-    """Yield the orders of a file, the bad ones with their problem.
+    """Yield the orders of a file; whether they keep the rules is not looked at.
 
     Raises:
         OrdersError: it cannot be read.
@@ -219,7 +219,7 @@ def _row(line: int, data: bytes) -> Row:
     except (ValueError, RecursionError) as error:  # msgspec's, and of bytes that are not UTF-8
         reason = str(error).replace("Input data was truncated", "not JSON, or half a character")
         return Row(line, FileOrder([]), reason)
-    return Row(line, order, order.problem())
+    return Row(line, order)
 
 
 def _read_lines(path: Path) -> Iterator[Row]:
@@ -274,8 +274,7 @@ def _read_csv(path: Path) -> Iterator[Row]:
         for name in ("customer", "status"):  # where it is blank, it is as above
             if name in facts and facts[name] != getattr(row.order, name):
                 yield Row(line, order, f"the {name} differs from that in line {row.line}")
-    for row in found.values():
-        yield row._replace(problem=row.order.problem())
+    yield from found.values()
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str], str | None]]:
