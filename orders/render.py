@@ -99,6 +99,7 @@ def rows_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Rendera
 def delivery_table(accounts: Iterable[Account]) -> RenderableType:
     """Draw deliveries, one a row."""
     table = _table("Event", "Subscriber", "Status", "Attempts", "Changed", "Last error")
+    table.columns[4].no_wrap = True
     for delivery, _, changed, _ in accounts:
         table.add_row(
             _text(delivery.event[:SHORT_ID], "cyan"),

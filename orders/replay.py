@@ -66,7 +66,8 @@ def replay(app: App, *, keep: bool) -> Iterator[Replayed]:
 def rows(replayed: Replayed) -> Iterator[Row]:
     """Yield what a replay found: projection, verdict, detail; then each difference."""
     found = "not kept" if replayed.found == "nothing" else replayed.found
-    yield replayed.name, found, f"up to line {replayed.lines:,} of the log"
+    until = f"up to line {replayed.lines:,} of the log" if replayed.lines else "made when needed"
+    yield replayed.name, found, until
     for table, key, kept, rebuilt in replayed.differences:
         change = f"kept {_entry(kept)}, the log says {_entry(rebuilt)}"
         yield replayed.name, f"{table} {as_json(key)}", change

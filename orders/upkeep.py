@@ -69,7 +69,8 @@ def doctor(
         for deed in repair(store) if mend else ():
             console.say(f"Repaired: {deed}.")
         findings = examine(store)
-        console.records(("ok" if f.is_well else "NOT WELL", f.subject, f.text) for f in findings)
+        found = [("ok" if f.is_well else "NOT WELL", f.subject, f.text) for f in findings]
+        console.rows(("State", "Of", "Finding"), found)
         if not all(finding.is_well for finding in findings):
             raise OrdersError("the store is not well; orders doctor --repair mends what it can")
 
@@ -95,7 +96,8 @@ def replay(
     with open_store(context, recover=False) as (console, store):
         console.notices_to = "stderr"
         replayed = list(room.replay(store, keep=not dry_run))
-        console.records(row for one in replayed for row in room.rows(one))
+        found = [row for one in replayed for row in room.rows(one)]
+        console.rows(("Projection", "Kept", "Log"), found)
         wrong = sum(one.found not in {"equal", "nothing"} for one in replayed)
         said = f"{wrong or 'None'} of {len(replayed)} projections differed from the log"
         console.say(f"{said}; {'nothing was changed' if dry_run else 'they were rebuilt'}.")
