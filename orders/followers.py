@@ -189,7 +189,10 @@ class Follower:
         is_cheap = max(size, behind) < CHEAP
         if at_any_cost or is_cheap or behind >= size // 2:
             self.load()
-            self.catch_up()
+            before: Position | None = None
+            while self.position != before:  # a policy's own commands make the log longer
+                before = self.position
+                self.catch_up()
             if at_any_cost or behind > TAIL:
                 self.save()
 
