@@ -68,7 +68,7 @@ def repair(app: App) -> Iterator[str]:
         yield f"removed {path}"
     if dead := app.leases.dead():
         app.leases.sweep()
-        yield f"removed {len(dead)} lock files of processes that died"
+        yield f"removed {count(len(dead), 'lock file')} of processes that died"
     if late := app.deliveries.recover():
         yield f"delivered {late} that processes owed when they died"
 
