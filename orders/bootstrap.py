@@ -12,7 +12,7 @@ from typing import Any, Self
 from .bus import MessageBus
 from .delivery import Deliveries, run_subscriber
 from .disk import Disk, FileLock
-from .errors import OrdersError
+from .errors import NotStored, NotWritten, OrdersError, StoreBusy
 from .event_log import EventLog
 from .handlers import COMMAND_HANDLERS, EVENT_SUBSCRIBERS
 from .leases import Leases
@@ -92,8 +92,10 @@ class App:
                     f"{self.orders.path} {self.orders.damage}; the log was used instead, and the"
                     " next command that writes makes the file anew"
                 )
-        except OrdersError as error:  # every order is safe in the log
+        except (NotStored, NotWritten, StoreBusy) as error:
             self.warn(f"{error}; the orders themselves are safe in the log")
+        except OrdersError as error:
+            self.warn(str(error))
         finally:
             self.leases.close()
             self.log.close()

@@ -102,10 +102,10 @@ class Follower:
         self.projection.clear()
         head, documents, damage = self._storage.load()
         if head is not None:
-            if self._log.ends_at(Position(head.offset, head.seq), head.line):
+            if self._log.ends_at(head.position, head.line):
                 try:
                     self.projection.restore(documents)
-                    self.position = Position(head.offset, head.seq)
+                    self.position = head.position
                 except KeyError:
                     damage = "is of another version of the projection"
             else:
@@ -116,9 +116,9 @@ class Follower:
     def claimed(self) -> Position:
         """Return the position that the file claims to be made up to, right or wrong."""
         head = self._storage.head()
-        if head is None or not self._log.ends_at(Position(head.offset, head.seq), head.line):
+        if head is None or not self._log.ends_at(head.position, head.line):
             return START
-        return Position(head.offset, head.seq)
+        return head.position
 
     def as_found(self) -> Tables | None:
         """Return the tables as they stand in the file, right or wrong; None where it has none."""

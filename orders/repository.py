@@ -281,12 +281,10 @@ class TinyDBOrderRepository:
         self._keys = Documents(tables.get("keys", {}), KeyDocument)
         self._storage.tables = {"orders": self._documents, "keys": self._keys}
         self._verified = True
-        return Position(head.offset, head.seq) if head else START
+        return head.position if head else START
 
     def _is_made_of_this_log(self, head: Head) -> bool:
-        return head.format == FORMAT and self._log.ends_at(
-            Position(head.offset, head.seq), head.line
-        )
+        return head.format == FORMAT and self._log.ends_at(head.position, head.line)
 
     def _fold(self, entry: Entry) -> None:
         for message in entry.line.messages:

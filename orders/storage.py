@@ -22,6 +22,7 @@ from tinydb.storages import Storage
 
 from .disk import Disk, reason, regular_status
 from .errors import ForeignFile, StoreUnavailable
+from .ledger import Position
 
 FORMAT = 1
 HEAD_SIZE = 256  # bytes within which the first table ends
@@ -48,6 +49,11 @@ class Head(msgspec.Struct, frozen=True):
     offset: int
     line: str
     checksum: str
+
+    @property
+    def position(self) -> Position:
+        """Up to where the log is folded in."""
+        return Position(self.offset, self.seq)
 
 
 class KeyDocument(TypedDict):

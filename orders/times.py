@@ -25,7 +25,7 @@ def parse_time(text: str, now: datetime) -> datetime:
     except (ValueError, OverflowError):
         raise ValueError(
             f"{text!r} is not a time: write 2026-11-21, 2026-11-21T09:30, 10m, 3d,"
-            " 10 minutes ago or yesterday"
+            ' "10 minutes ago" or yesterday'
         ) from None
 
 

@@ -33,7 +33,7 @@ HOUSE = {
     "domain": "events errors message text",
     "line": "message ledger",
     "disk": "errors message",
-    "storage": "disk errors",
+    "storage": "disk errors ledger",
     "leases": "disk errors message",
     "log_reader": "disk errors ledger line message",
     "event_log": "disk errors ledger line log_reader message",

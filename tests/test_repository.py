@@ -407,6 +407,15 @@ def test_a_damaged_state_that_cannot_be_kept_aside_is_not_overwritten(
     assert len(listed(open_app)) == 9
 
 
+def test_where_the_log_is_gone_nobody_is_told_that_it_has_the_orders(open_app, log, warnings):
+    with open_app() as app:
+        place(app)
+        log.unlink()
+    [warning] = warnings
+    assert "events.jsonl was removed or replaced while in use" in warning
+    assert "safe" not in warning
+
+
 def test_a_damaged_state_without_a_log_is_refused_and_untouched(damaged, open_app, log, state):
     log.unlink()
     before = snapshot(state)
