@@ -1,0 +1,300 @@
+"""The memory engine: a store without a disk, for tests and notebooks.
+
+What is committed is a list; all else is folded from it when somebody looks, up to an entry
+that is counted last. So a commit is one `append`, which an interruption cannot cut in half.
+This is the shortest description of what every engine has to do.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import Condition
+from typing import NamedTuple
+
+import msgspec
+
+from ..application.store import (
+    EVERY_ORDER,
+    EVERYTHING,
+    START,
+    Account,
+    Commit,
+    Cursor,
+    Delivery,
+    Filter,
+    Finding,
+    Match,
+    Pending,
+    Record,
+    Snapshot,
+    Status,
+)
+from ..domain.order import OrderState
+from ..errors import AlreadySettled, Conflict, KeyTaken, WrongPayload
+from ..messaging.message import Message, UnknownMessage, decode_message, now
+from ..settings import MEMORY
+
+
+class _Entry(NamedTuple):
+    record: Record
+    commit: Commit
+
+
+class MemoryStore:
+    """Keeps everything in this process, for all of its threads; see the port `Store`."""
+
+    def __init__(self) -> None:
+        self.location = MEMORY
+        self.commits = 0
+        self._appended = Condition()  # its lock guards all that follows
+        self._log: list[_Entry] = []
+        self._folded = 0  # entries of the log that all below, but the snapshots, is made of
+        self._orders: dict[str, OrderState] = {}
+        self._keys: dict[str, str] = {}  # order ids by key
+        self._messages: dict[str, Message] = {}
+        self._accounts: dict[tuple[str, str], Account] = {}  # all deliveries
+        self._pending: dict[tuple[str, str], Delivery] = {}
+        self._ours: set[tuple[str, str]] = set()  # pending ones that this store set out to make
+        self._snapshots: dict[str, bytes] = {}
+
+    # Writing
+
+    def commit(self, commit: Commit) -> Cursor:
+        """Store it all, or nothing; return the place behind it.
+
+        Raises:
+            Conflict: an order has not the version that a change expects.
+            KeyTaken: the key of a new order belongs to another one.
+            AlreadySettled: a delivery among the outcomes is not pending any more, or one among
+                the reactions was recorded.
+            WrongPayload: a message could not be read back.
+        """
+        with self._current():
+            self._check_orders(commit)
+            self._check_deliveries(commit)
+            _check_readable(commit.messages)
+            if not (commit.messages or commit.outcomes or commit.reactions or commit.pending):
+                return self._head()
+            self.commits += 1
+            return self._append(commit)
+
+    def holds(self, commit: Commit) -> bool:
+        """Return whether a commit that was interrupted in `commit` is stored all the same."""
+        with self._current():
+            return any(entry.commit == commit for entry in reversed(self._log))
+
+    def claim(self, found: Delivery, attempt: Delivery) -> bool:
+        """Let this store make `attempt`, a pending delivery, if it still stands as `found`.
+
+        Returns False where somebody else was quicker, or is at it.
+        """
+        with self._current():
+            known = self._accounts.get(found.key)
+            if known is None or known.delivery != found or found.key in self._ours:
+                return False
+            self._append(Commit(pending=(attempt,)))
+            return True
+
+    def release(self) -> None:
+        """Let anybody make the pending deliveries that this store set out to make."""
+        with self._current():
+            self._ours.clear()
+
+    # Reading the log
+
+    def head(self) -> Cursor:
+        """Return the place behind the last record."""
+        with self._current():
+            return self._head()
+
+    def read(
+        self, after: Cursor = START, until: Cursor | None = None, match: Match = EVERYTHING
+    ) -> Iterator[Record]:
+        """Yield the records between two places, oldest first; up to the last one by default."""
+        end = self.head() if until is None else until
+        (start,), (stop,) = after or (0,), end or (0,)
+        for entry in self._log[start:stop]:
+            if _fits(entry.record, match):
+                yield entry.record
+
+    def wait(self, after: Cursor, timeout: float) -> bool:
+        """Wait until there is something after a place, `timeout` seconds at most."""
+        with self._appended:
+            return self._appended.wait_for(lambda: self._head() > after, timeout)
+
+    def messages(self, ids: Collection[str]) -> Mapping[str, Message]:
+        """Return those of these messages that are stored, by id."""
+        with self._current():
+            return {key: self._messages[key] for key in ids if key in self._messages}
+
+    # Orders
+
+    def order(self, order_id: str) -> OrderState | None:
+        """Return the order with this id, or None."""
+        with self._current():
+            return self._orders.get(order_id)
+
+    def orders(
+        self, wanted: Filter = EVERY_ORDER, limit: int | None = None
+    ) -> Sequence[OrderState]:
+        """Return the wanted orders, newest first, at most `limit`."""
+        with self._current():
+            newest = reversed(self._orders.values())
+            return [order for order in newest if wanted.matches(order)][:limit]
+
+    def count(self, wanted: Filter = EVERY_ORDER) -> int:
+        """Return how many orders are wanted."""
+        return len(self.orders(wanted))
+
+    def ids(self, *, prefix: str | None = None, keys: Collection[str] = ()) -> Mapping[str, str]:
+        """Return ids of orders: those beginning with `prefix`, by id, or those with `keys`, by key.
+
+        An order placed without a key has its id for one.
+        """
+        with self._current():
+            if prefix is not None:
+                return {found: found for found in self._orders if found.startswith(prefix)}
+            return {key: found for key in keys if (found := self._with_key(key)) is not None}
+
+    def keys(self, order_ids: Collection[str]) -> Mapping[str, str]:
+        """Return, by order id, the keys of those of these orders that were placed with one."""
+        wanted = set(order_ids)
+        with self._current():
+            return {found: key for key, found in self._keys.items() if found in wanted}
+
+    # Deliveries
+
+    def pending(self) -> Iterator[Pending]:
+        """Yield the pending deliveries, oldest first."""
+        with self._current():
+            found = [Pending(d, d.key not in self._ours) for d in self._pending.values()]
+        return iter(found)
+
+    def deliveries(self, *statuses: Status) -> Iterator[Account]:
+        """Yield the deliveries in one of these states, oldest first; all where none is given."""
+        with self._current():
+            found = [
+                account._replace(is_abandoned=key in self._pending and key not in self._ours)
+                for key, account in self._accounts.items()
+                if not statuses or account.delivery.status in statuses
+            ]
+        return iter(found)
+
+    # Snapshots
+
+    def load(self, name: str) -> Snapshot | None:
+        """Return the snapshot of this name; None where there is none."""
+        snapshot = self._snapshots.get(name)
+        return None if snapshot is None else msgspec.json.decode(snapshot, type=Snapshot)
+
+    def save(self, name: str, snapshot: Snapshot) -> None:
+        """Keep the snapshot, tables and cursor in one step, in place of the one before."""
+        self._snapshots[name] = msgspec.json.encode(snapshot)  # a copy, and proof that it can be
+
+    # Upkeep
+
+    def check(self) -> Iterator[Finding]:
+        """Say that there is nothing to check."""
+        yield Finding(True, "store", "is in memory, and gone with this process")
+
+    def repair(self) -> Iterator[str]:
+        """Do nothing: there is nothing that could be damaged."""
+        return iter(())
+
+    def checkpoint(self) -> bool:
+        """Do nothing, for nothing has to be brought up to date; return False."""
+        return False
+
+    def close(self) -> None:
+        """Do nothing: what is stored stays for as long as the store is used."""
+
+    # Everything below is called with the lock held
+
+    @contextmanager
+    def _current(self) -> Iterator[None]:
+        """Hold the lock, everything being folded in."""
+        with self._appended:
+            for entry in self._log[self._folded :]:
+                self._fold(entry)
+                self._folded += 1
+            yield
+
+    def _fold(self, entry: _Entry) -> None:
+        """Learn what an entry says; to learn it twice, after an interruption, does no harm."""
+        record, commit = entry
+        for change in commit.changes:
+            self._orders[change.state.id] = change.state
+            if change.key is not None:
+                self._keys[change.key] = change.state.id
+        self._messages |= {message.id: message for message in commit.messages}
+        for delivery in record.deliveries:
+            key = delivery.key
+            since = self._accounts[key].since if key in self._accounts else record.time
+            self._accounts[key] = Account(delivery, since, record.time, is_abandoned=False)
+            self._pending.pop(key, None)
+            self._ours.discard(key)
+            if delivery.status == "pending":
+                self._pending[key] = delivery
+                self._ours.add(key)
+
+    def _append(self, commit: Commit) -> Cursor:
+        number = len(self._log) + 1
+        deliveries = commit.outcomes + commit.reactions + commit.pending
+        record = Record((number,), number, now(), commit.messages, deliveries)
+        self._log.append(_Entry(record, commit))
+        self._appended.notify_all()
+        return record.cursor
+
+    def _head(self) -> Cursor:
+        return self._log[-1].record.cursor if self._log else START
+
+    def _with_key(self, key: str) -> str | None:
+        return self._keys.get(key) or (key if key in self._orders else None)
+
+    def _check_orders(self, commit: Commit) -> None:
+        for state, expected, _ in commit.changes:
+            known = self._orders.get(state.id)
+            actual = known.version if known else 0
+            if actual != expected:
+                raise Conflict(state.id, expected, actual)
+        taken: dict[str, str] = {}  # by this commit
+        for state, _, key in commit.changes:
+            if key is not None:
+                first = self._with_key(key) or taken.setdefault(key, state.id)
+                if first != state.id:
+                    raise KeyTaken(key, first)
+
+    def _check_deliveries(self, commit: Commit) -> None:
+        for outcome in commit.outcomes:
+            if outcome.key not in self._pending:
+                raise AlreadySettled(*outcome.key)
+        for reaction in commit.reactions:  # found at once, so `seen` is of no use here
+            if reaction.key in self._accounts:
+                raise AlreadySettled(*reaction.key)
+
+
+def _check_readable(messages: Iterable[Message]) -> None:
+    for message in messages:
+        try:
+            decode_message(msgspec.json.encode(message))
+        except (ValueError, TypeError) as error:  # msgspec's are ValueErrors
+            raise WrongPayload(f"a message cannot be stored: {error}") from error
+
+
+def _fits(record: Record, match: Match) -> bool:
+    return (
+        not any(match)
+        or any(_fits_message(message, match) for message in record.messages)
+        or any(d.event in match.events for d in record.deliveries)
+        or any(d.subscriber == match.subscriber for d in record.deliveries)
+    )
+
+
+def _fits_message(message: Message, match: Match) -> bool:
+    fields = message.fields if isinstance(message, UnknownMessage) else {}
+    order_id = getattr(message, "order_id", fields.get("order_id"))
+    return (
+        (match.order_id is not None and order_id == match.order_id)
+        or message.correlation_id in match.conversations
+        or message.id in match.events
+        or isinstance(message, tuple(match.types))
+    )
