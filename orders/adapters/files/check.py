@@ -1,0 +1,152 @@
+"""The health of the files: what is well, what is not, and what of that can be repaired.
+
+The log is the truth. It is folded from the first line and compared with the state file;
+whatever can be made from the log is made anew, and nothing is thrown away without a copy.
+"""
+
+import stat
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...application.store import Finding
+from ...errors import OrdersError, StoreBusy
+from .disk import available, copy_path
+
+if TYPE_CHECKING:
+    from .store import FilesStore
+
+SHARED = 0o027  # permissions that let others read or change the store
+
+
+def check(store: "FilesStore") -> Iterator[Finding]:
+    """Look at everything; change nothing."""
+    try:
+        store.log.end()
+    except StoreBusy as busy:
+        yield Finding(False, "lock", str(busy))
+        return
+    except OrdersError as error:
+        yield Finding(False, "log", str(error))
+        return
+    yield Finding(True, "lock", "free")
+    yield from _guarded("log", _log, store)
+    yield from _guarded("state", _state, store)
+    yield from _guarded("projections", _snapshots, store)
+    yield from _guarded("permissions", _permissions, store)
+    yield from _guarded("leftovers", _leftovers, store)
+
+
+def repair(store: "FilesStore") -> Iterator[str]:
+    """Repair what can be repaired; yield what was done, a sentence each.
+
+    Raises:
+        StoreError: the log is damaged, or the state is not of this log, which a person decides.
+    """
+    store.state.verify()
+    if store.log.end():
+        yield from _cut_torn(store)
+    if not all(finding.is_well for finding in _guarded("state", _state, store)):
+        anew = store.new_state()
+        anew.begin()
+        anew.checkpoint("was not the fold of the log")
+        yield f"made {store.state_path} anew from the log"
+    for path, damage in store.snapshots.damaged():
+        kept = copy_path(path)
+        store.disk.replace(path, kept)
+        yield f"moved {path} to {kept.name}: it {damage}"
+    for path in _too_open(store):
+        path.chmod(stat.S_IMODE(path.stat().st_mode) & ~SHARED)
+        yield f"made {path} private"
+    for path in _temporary(store):
+        with store.lock.held():  # or it may be one that somebody is about to rename
+            store.disk.unlink(path)
+        yield f"removed {path}"
+    if dead := len(store.leases.dead()):
+        store.leases.sweep()
+        yield f"removed {dead} lock file{'s' if dead > 1 else ''} of processes that died"
+
+
+def _cut_torn(store: "FilesStore") -> Iterator[str]:
+    with store.lock.held():
+        if torn := store.log.torn():
+            with store.log.writing():  # which cuts it off
+                kept = store.log.kept
+            if kept is not None:
+                yield f"cut {len(torn)} bytes that a crash left, kept as {kept.name}"
+
+
+def _guarded(
+    subject: str, examine: Callable[["FilesStore"], Iterator[Finding]], store: "FilesStore"
+) -> Iterator[Finding]:
+    """Examine a subject; what cannot be read is not well."""
+    try:
+        yield from examine(store)
+    except OrdersError as error:
+        yield Finding(False, subject, str(error))
+
+
+def _log(store: "FilesStore") -> Iterator[Finding]:
+    lines = sum(1 for _ in store.log.read())
+    if torn := store.log.torn():
+        text = f"{lines:,} lines are whole; a crash left {len(torn)} bytes after them"
+        yield Finding(False, "log", text)
+    else:
+        yield Finding(True, "log", f"{lines:,} lines, numbered without a gap, every checksum fits")
+
+
+def _state(store: "FilesStore") -> Iterator[Finding]:
+    path = store.state_path
+    if not store.log.end() and not path.exists():
+        yield Finding(True, "state", "nothing is stored yet")
+        return
+    kept, folded = store.new_state(), store.new_state()
+    kept.refresh()
+    folded.begin()
+    folded.refresh(until=kept.position)
+    orders = len(folded.tables()["orders"])
+    if kept.tables() != folded.tables():
+        yield Finding(False, "state", f"{path} is not the fold of the log")
+    elif kept.damage:
+        yield Finding(False, "state", f"{path} {kept.damage}")
+    else:
+        text = f"{orders:,} order{'' if orders == 1 else 's'}, equal to the fold of the log"
+        yield Finding(True, "state", text)
+
+
+def _snapshots(store: "FilesStore") -> Iterator[Finding]:
+    for path, damage in store.snapshots.damaged():
+        yield Finding(False, "projections", f"{path} {damage}")
+
+
+def _permissions(store: "FilesStore") -> Iterator[Finding]:
+    if paths := _too_open(store):
+        names = ", ".join(path.name for path in paths)
+        yield Finding(False, "permissions", f"everybody on this machine can use {names}")
+    else:
+        yield Finding(True, "permissions", "the files are private")
+
+
+def _leftovers(store: "FilesStore") -> Iterator[Finding]:
+    if paths := [*_temporary(store), *store.leases.dead()]:
+        names = ", ".join(path.name for path in paths[:5])
+        yield Finding(False, "leftovers", f"{len(paths)} left by crashes: {names}")
+    else:
+        yield Finding(True, "leftovers", "none")
+
+
+def _too_open(store: "FilesStore") -> list[Path]:
+    paths = (store.log_path, store.state_path, *store.snapshots.paths)
+    with available(store.directory):
+        return [path for path in paths if path.is_file() and path.stat().st_mode & SHARED]
+
+
+def _temporary(store: "FilesStore") -> list[Path]:
+    places = (
+        store.directory.glob(".orders.json.*.tmp"),
+        store.directory.glob(".events.jsonl.*.tmp"),
+        (store.directory / "projections").glob(".*.json.*.tmp"),
+    )
+    with available(store.directory):
+        return sorted(chain.from_iterable(places))

@@ -1,0 +1,185 @@
+"""A line of the event log: its shape, its checksum, and what a crash makes of it.
+
+    {"format":1,"seq":7,"time":"2026-11-21T09:30:00.123456Z",
+     "messages":[{"type":"PlaceOrder",...},{"type":"OrderCreated",...}],
+     "deliveries":[{"event":"<id>","subscriber":"order_created"}],
+     "owner":"<lease>","settled":812,"synced":1340,
+     "outstanding":[{"delivery":{...},"owner":"<lease>","offset":812,"seq":5}],
+     "crc":"1c291ca3"}
+
+One line is one commit; it is there whole or not at all. `seq` counts lines without a gap, so
+it is also the line's number. `deliveries` become pending with the commit, or are what came of
+earlier ones; `owner` is the lease of the process that set out to make the pending ones.
+
+`settled` is the byte from which a newcomer reads, so that whoever opens a log of any length
+reads its end only: before it nothing was pending, or the line there lists in `outstanding` what
+was. `synced` is the byte before which, to the writer's knowledge, all was on the disk; it is
+left out where `settled` says no less. `crc` is the CRC-32 of all bytes before it. What is empty
+or zero is left out.
+"""
+
+from datetime import datetime
+from typing import Any, Generic, NamedTuple, TypeVar, Union
+from zlib import crc32
+
+import msgspec
+
+from ...application.store import Delivery
+from ...messaging.message import Message, decode_message, message_classes
+
+FORMAT = 1
+
+M = TypeVar("M")
+
+
+class Position(NamedTuple):
+    """A place between two lines of the log: `seq` lines, `offset` bytes stand before it."""
+
+    offset: int = 0
+    seq: int = 0
+
+
+BEGINNING = Position()
+
+
+class Outstanding(msgspec.Struct, frozen=True):
+    """A pending delivery, its owner's lease, and the place of the line that recorded it."""
+
+    delivery: Delivery
+    owner: str | None
+    offset: int
+    seq: int
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """What a line says of itself and of those before it."""
+
+    seq: int
+    time: datetime
+    settled: int = 0
+    synced: int = 0
+
+    @property
+    def proven(self) -> int:
+        """The byte before which everything was on the disk when the line was written."""
+        return max(self.settled, self.synced)
+
+
+class Line(msgspec.Struct, Generic[M], frozen=True, omit_defaults=True):
+    """A line of the log without its checksum."""
+
+    format: int
+    seq: int
+    time: datetime
+    messages: tuple[M, ...] = ()
+    deliveries: tuple[Delivery, ...] = ()
+    owner: str | None = None
+    settled: int = 0
+    synced: int = 0
+    outstanding: tuple[Outstanding, ...] = ()
+
+
+class UnreadableLineError(ValueError):
+    """A line is as it was written, but this program cannot read it."""
+
+
+_CRC = b',"crc":"%08x"}'
+_CRC_LENGTH = len(_CRC % 0)
+_encoder = msgspec.json.Encoder()
+_decoders: dict[int, msgspec.json.Decoder[Line[Message]]] = {}
+_frame_decoder = msgspec.json.Decoder(Frame)
+
+
+def encode(line: Line[Message]) -> bytes:
+    """Return the line with its checksum, without a line feed."""
+    content = _encoder.encode(line)[:-1]
+    return content + _CRC % crc32(content)
+
+
+def check(raw: bytes) -> bytes:
+    """Return the line without its checksum, which is right.
+
+    Raises:
+        ValueError: it is not, or this is no line of a log.
+    """
+    content, checksum = raw[:-_CRC_LENGTH], raw[-_CRC_LENGTH:]
+    if checksum != _CRC % crc32(content):
+        what = "the checksum does not match" if is_ours(raw) else "this is no line of a log"
+        raise ValueError(what)
+    return content
+
+
+def is_ours(raw: bytes) -> bool:
+    """Return whether a line, however damaged, begins like one of a log."""
+    return raw.startswith(b'{"format":')
+
+
+def decode(raw: bytes) -> Line[Message]:
+    """Check and decode a line; messages of classes that are unknown here are kept as such.
+
+    Raises:
+        UnreadableLineError: a newer version wrote it, or a class of its messages has changed.
+        ValueError: the line is not what was written.
+    """
+    content = check(raw) + b"}"
+    if not content.startswith(b'{"format":%d,' % FORMAT):
+        number = msgspec.json.decode(content)["format"]
+        raise UnreadableLineError(
+            f"it has format {number}, of a newer version of orders; update it"
+        )
+    try:
+        return _decoder().decode(content)
+    except msgspec.ValidationError:  # perhaps only of a class that is not defined here
+        return _decode_one_by_one(content)
+
+
+def decode_frame(raw: bytes) -> Frame:
+    """Check a line, and decode all but what it records.
+
+    Raises:
+        ValueError: the line is not what was written.
+    """
+    return _frame_decoder.decode(check(raw) + b"}")
+
+
+def as_written(text: str) -> bytes:
+    """Return what a line contains if it has this text, or one that contains it."""
+    return msgspec.json.encode(text)[1:-1]
+
+
+def checksum(raw: bytes) -> str:
+    """Return the checksum that stands in a line: eight hexadecimal digits."""
+    return raw[-10:-2].decode()
+
+
+def is_torn(raw: bytes, seq: int) -> bool:
+    """Return whether `raw`, which no line feed follows, is a line `seq` that was cut short."""
+    begins = b'{"format":%d,"seq":%d,' % (FORMAT, seq)
+    content, *_ = raw.rpartition(_CRC[:8])
+    is_whole = raw[len(content) :].startswith(_CRC % crc32(content))
+    return raw[: len(begins)] == begins[: len(raw)] and not is_whole
+
+
+def _decoder() -> msgspec.json.Decoder[Line[Message]]:
+    kinds = message_classes()
+    if (decoder := _decoders.get(len(kinds))) is None:
+        union: Any = Union[tuple(kinds.values())]  # noqa: UP007 - of as many classes as there are
+        decoder = _decoders[len(kinds)] = msgspec.json.Decoder(Line[union])
+    return decoder
+
+
+def _decode_one_by_one(content: bytes) -> Line[Message]:
+    line = msgspec.json.decode(content, type=Line[msgspec.Raw])
+    messages = tuple(_decode_message(bytes(message)) for message in line.messages)
+    fields = msgspec.structs.asdict(line) | {"messages": messages}
+    return Line(**fields)
+
+
+def _decode_message(data: bytes) -> Message:
+    try:
+        return decode_message(data)
+    except ValueError as error:
+        is_newer = "newer version" in str(error)
+        advice = "update it" if is_newer else "give its class a revision and an upcast() from this"
+        name = msgspec.json.decode(data).get("type")
+        raise UnreadableLineError(f"a stored {name} cannot be read: {error}; {advice}") from error

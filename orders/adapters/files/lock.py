@@ -1,0 +1,193 @@
+"""The lock between processes and threads, in the order in which they come.
+
+It is flock(2): the kernel frees it when its holder dies, however that happens. A lock that is
+not free at once is waited for in the kernel's own queue, for polling would favour whoever
+polls at the right moment.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock, RLock, Thread
+
+from ...errors import StoreBusy, StoreUnavailable
+from .disk import PRIVATE, available, reason, regular_status
+
+
+class FileLock:
+    """A lock on a file that is never deleted, which says who holds the lock.
+
+    Args:
+        path: the lock file; it is created when the lock is first held.
+        timeout: seconds to wait for another holder.
+
+    Attributes:
+        threads: the lock between the threads of this process, which may be entered again.
+    """
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        self.path = path
+        self.timeout = timeout
+        self.threads = RLock()
+        self._depth = 0
+        self._descriptor: int | None = None
+        self._waiters: set[_Waiter] = set()
+
+    @contextmanager
+    def held(self, *, reading: bool = False) -> Iterator[None]:
+        """Hold the lock; a thread that holds it may enter again.
+
+        Args:
+            reading: whether to go on without it where nobody can write, us included.
+
+        Raises:
+            StoreBusy: somebody else kept it for longer than the timeout.
+            StoreUnavailable: the system refuses.
+        """
+        deadline = time.monotonic() + self.timeout
+        if not self.threads.acquire(timeout=self.timeout):
+            raise StoreBusy(self.path, self.timeout, "another thread of this process")
+        try:
+            if self._depth == 0:
+                self._lock(deadline, reading=reading)
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+                if self._depth == 0 and self._descriptor is not None:
+                    fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        finally:
+            self.threads.release()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody in this process holds the lock."""
+        return self._depth > 0
+
+    def close(self) -> None:
+        """Give the file back."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def abandon(self) -> None:
+        """Close this process's copies of what its parent has open, which keeps its lock."""
+        self.close()
+        for waiter in self._waiters:
+            if waiter.is_open:
+                os.close(waiter.descriptor)
+
+    def _lock(self, deadline: float, *, reading: bool) -> None:
+        while True:
+            if self._descriptor is None:
+                self._descriptor = self._open(reading=reading)
+                if self._descriptor is None:
+                    return
+            if not self._try_lock(self._descriptor):
+                self._wait(deadline)
+            if self._is_in_place(self._descriptor):
+                break
+            self.close()  # somebody has deleted the file: others lock its successor
+        _say_who_holds(self._descriptor)
+
+    def _try_lock(self, descriptor: int) -> bool:
+        try:
+            with available(self.path):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except StoreUnavailable as error:
+            if isinstance(error.__cause__, BlockingIOError):
+                return False
+            raise
+        return True
+
+    def _wait(self, deadline: float) -> None:
+        """Wait in the kernel's queue, in a thread: a blocking call cannot be given a timeout."""
+        descriptor = self._open(reading=False)
+        if descriptor is None:
+            raise RuntimeError("a file that is locked can be opened")
+        waiter = _Waiter(descriptor)
+        self._waiters = {other for other in self._waiters if other.is_alive()} | {waiter}
+        try:
+            waiter.start()
+            waiter.join(max(0.0, deadline - time.monotonic()))
+        except BaseException:
+            if waiter.finish():
+                os.close(descriptor)
+            raise
+        has_lock = waiter.finish()
+        if waiter.error is not None:
+            raise StoreUnavailable(self.path, reason(waiter.error)) from waiter.error
+        if not has_lock:
+            raise StoreBusy(self.path, self.timeout, self._holder())
+        self._waiters.discard(waiter)
+        self.close()
+        self._descriptor = descriptor
+
+    def _holder(self) -> str:
+        try:
+            return self.path.read_text("utf-8", "replace").strip() or "another process"
+        except OSError:
+            return "another process"
+
+    def _is_in_place(self, descriptor: int) -> bool:
+        status = regular_status(self.path)
+        return status is not None and os.path.samestat(os.fstat(descriptor), status)
+
+    def _open(self, *, reading: bool) -> int | None:
+        regular_status(self.path)
+        try:
+            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+        except OSError as error:
+            if reading:
+                return None
+            raise StoreUnavailable(self.path, reason(error)) from error
+
+
+class _Waiter(Thread):
+    """Takes the lock for whoever waits, or gives it back if nobody does any more."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(daemon=True)
+        self.descriptor = descriptor
+        self.is_open = True
+        self.error: OSError | None = None
+        self._is_locked = False
+        self._is_finished = False
+        self._decision = Lock()
+
+    def run(self) -> None:
+        """Wait for the lock as long as it takes."""
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            self.error = error
+        with self._decision:
+            self._is_locked = self.error is None
+            if self._is_finished or self.error is not None:
+                self.is_open = False
+                os.close(self.descriptor)  # which unlocks it
+
+    def finish(self) -> bool:
+        """Stop waiting; return whether the lock was taken."""
+        with self._decision:
+            self._is_finished = True
+            return self._is_locked
+
+
+def _say_who_holds(descriptor: int) -> None:
+    holder = _holder(os.getpid(), int(time.time()))
+    with suppress(OSError):  # a full disk must not keep the lock locked
+        if os.pread(descriptor, len(holder), 0) != holder:  # reading is cheaper than writing
+            os.pwrite(descriptor, holder, 0)
+
+
+@lru_cache(maxsize=1)
+def _holder(process: int, second: int) -> bytes:
+    since = datetime.fromtimestamp(second, UTC)
+    return f"process {process} since {since:%FT%TZ}".ljust(63).encode() + b"\n"

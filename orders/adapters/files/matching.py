@@ -1,0 +1,39 @@
+"""Which lines of the log may have what a `Match` wants, told from their bytes alone."""
+
+import re
+
+import msgspec
+
+from ...application.store import Match
+from ...messaging.message import message_classes
+from .line import as_written
+from .reader import Wanted
+
+FEW = 8  # texts that are sought one by one
+
+_ID = re.compile(rb'"(?:id|correlation_id|event)":("(?:[^"\\]|\\.)*")')
+
+
+def containing(match: Match) -> Wanted | None:
+    """Return what tells from a line as it is written whether it may be wanted; None: all are."""
+    ids = {msgspec.json.encode(text) for text in (*match.conversations, *match.events)}
+    parts = [] if match.order_id is None else [as_written(match.order_id)]
+    if match.subscriber is not None:
+        parts.append(b'"subscriber":%s' % msgspec.json.encode(match.subscriber))
+    kinds = [kind for kind in message_classes().values() if issubclass(kind, tuple(match.types))]
+    parts += [b'"type":"%s' % kind.__name__.encode() for kind in kinds]  # of whatever revision
+    if not ids and not parts:
+        return _nothing if match.types else None
+    if len(ids) <= FEW:
+        parts += ids
+        return lambda raw: any(part in raw for part in parts)
+    return lambda raw: any(part in raw for part in parts) or not ids.isdisjoint(_ID.findall(raw))
+
+
+def with_deliveries(raw: bytes) -> bool:
+    """Return whether a line may say something of deliveries."""
+    return b'"deliveries":' in raw
+
+
+def _nothing(_raw: bytes) -> bool:
+    return False

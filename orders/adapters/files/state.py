@@ -1,0 +1,231 @@
+"""A state file, like `orders.json`, as a TinyDB storage that survives crashes.
+
+TinyDB's own JSONStorage rewrites the file in place: a crash or a full disk in between
+empties it. This one replaces the file atomically, keeps the tables in memory between reads,
+and begins the file with a table that says which part of the log the state is made of:
+
+    {"log": {"1": {"format": 1, "seq": 7, "offset": 3301, "line": "1c291ca3", "checksum": "..."}},
+     "orders": {"1": {"id": "...", "items": ["..."], ...}, "2": {...}},
+     "keys": {"2": {"key": "...", "order_id": "..."}}}
+
+`seq` lines of the log, `offset` bytes, are folded into it, the last one with the checksum
+`line`; `checksum` is the CRC-32 of that and of all that follows. `skipped`, left out where it
+is empty, names messages that may change an order in a way that the program which wrote the file
+did not know. Stock TinyDB opens the file.
+"""
+
+import re
+from collections.abc import ItemsView, ValuesView
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, TypedDict
+from zlib import crc32
+
+import msgspec
+from tinydb.storages import Storage
+
+from ...errors import ForeignFile
+from .disk import Disk, available, regular_status
+from .line import Position
+
+FORMAT = 1
+HEAD_SIZE = 4096  # bytes within which the first table ends
+
+_HEAD = re.compile(rb'\{"log":\{"1":(\{[^{}]*\})\},?')
+
+Tables = dict[str, dict[str, Any]]
+
+
+class OrderDocument(TypedDict):
+    """An order as TinyDB keeps it; what is in it cannot be changed in place."""
+
+    id: str
+    items: tuple[str, ...]
+    customer: str | None
+    status: str
+    placed_at: str
+    version: int
+
+
+class Head(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The first table's only document: what the state is made of."""
+
+    format: int
+    seq: int
+    offset: int
+    line: str
+    checksum: str = ""
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def position(self) -> Position:
+        """Up to where the log is folded in."""
+        return Position(self.offset, self.seq)
+
+
+class KeyDocument(TypedDict):
+    """An idempotency key and the order that it belongs to."""
+
+    key: str
+    order_id: str
+
+
+class OrderTables(TypedDict):
+    """The tables of orders.json as they are loaded: most of their documents nobody looks at."""
+
+    log: dict[str, dict[str, Any]]
+    orders: dict[str, msgspec.Raw]
+    keys: dict[str, msgspec.Raw]
+
+
+class Documents(dict[str, Any]):
+    """A table for TinyDB whose documents, given as raw JSON, are decoded when looked at.
+
+    Args:
+        raw: JSON by document number.
+        kind: what to decode it as.
+    """
+
+    def __init__(self, raw: dict[str, msgspec.Raw], kind: Any) -> None:
+        super().__init__(raw)
+        self._decoder = msgspec.json.Decoder(kind)
+        self._indexes: dict[str, dict[str, str]] = {}
+
+    def __getitem__(self, number: str) -> Any:
+        document = super().__getitem__(number)
+        if isinstance(document, msgspec.Raw):
+            document = self[number] = self._decoder.decode(document)
+        return document
+
+    def get(self, number: str, default: Any = None) -> Any:
+        """Return a document, or the default."""
+        return self[number] if number in self else default  # noqa: SIM401 - this is get
+
+    def items(self) -> Any:
+        """Return the documents with their numbers."""
+        return ItemsView(self)
+
+    def values(self) -> Any:
+        """Return the documents."""
+        return ValuesView(self)
+
+    def by(self, field: str) -> dict[str, str]:
+        """Return the documents' numbers by a field of text, which is all that is decoded."""
+        if (index := self._indexes.get(field)) is None:
+            only = msgspec.defstruct("Only", [(field, str)])
+            decode, convert = msgspec.json.Decoder(only).decode, msgspec.convert
+            index = self._indexes[field] = {
+                getattr(decode(d) if isinstance(d, msgspec.Raw) else convert(d, only), field): n
+                for n, d in super().items()
+            }
+        return index
+
+    def put(self, number: str, document: dict[str, Any]) -> None:
+        """Add a document, or replace one; what it is found by does not change."""
+        self[number] = document
+        for field, index in self._indexes.items():
+            index[document[field]] = number
+
+    def __eq__(self, other: object) -> bool:
+        return dict(self.items()) == other
+
+    __hash__ = None
+
+
+class Loaded(NamedTuple):
+    """The state file as found: `head` is None and `damage` says why where it cannot be used."""
+
+    head: Head | None
+    tables: Tables
+    damage: str | None
+
+
+class StateStorage(Storage):
+    """Keeps TinyDB's tables in memory; writes them as one file, atomically.
+
+    Args:
+        path: the state file.
+        disk: does the file calls.
+        shape: the type of the tables.
+    """
+
+    def __init__(self, path: Path, disk: Disk, shape: Any = Tables) -> None:
+        super().__init__()
+        self.path = path
+        self.tables: Tables = {}
+        self._disk = disk
+        self._decoder = msgspec.json.Decoder(shape)
+
+    def read(self) -> Tables:
+        """Return the tables in memory; TinyDB calls this for every query."""
+        return self.tables
+
+    def write(self, data: Tables) -> None:
+        """Replace the file by `data`, whose first table is the head without its checksum.
+
+        Raises:
+            NotWritten: the disk refuses; the file is as it was.
+        """
+        head = msgspec.convert(data["log"]["1"], Head)
+        rest = {name: table for name, table in data.items() if name != "log"}
+        body = msgspec.json.encode(rest)[1:]
+        head = msgspec.structs.replace(head, checksum=_checksum(head, body))
+        start = msgspec.json.encode({"log": {"1": head}})[:-1]
+        self._disk.replace_atomically(self.path, start + (b"," if rest else b"") + body)
+        self.tables = data
+
+    def size(self) -> int:
+        """Return the file's size in bytes; 0 where there is none."""
+        status = regular_status(self.path)
+        return status.st_size if status else 0
+
+    def head(self) -> Head | None:
+        """Return the head, reading the beginning of the file only; None where it has none."""
+        if not regular_status(self.path):
+            return None
+        with self._open() as file:
+            return _split(file.read(HEAD_SIZE))[0]
+
+    def load(self) -> Loaded:
+        """Read and check the whole file.
+
+        Raises:
+            ForeignFile: it is JSON, but not ours.
+        """
+        data = b""
+        if regular_status(self.path):
+            with self._open() as file:
+                data = file.read()
+        if not data:
+            return Loaded(None, {}, None)
+        head, body = _split(data)
+        if head is not None and head.format > FORMAT:
+            raise ForeignFile(self.path, f"has format {head.format}, of a newer version of orders")
+        try:
+            if head is not None and head.checksum == _checksum(head, body):
+                return Loaded(head, self._decoder.decode(data), None)
+            tables = msgspec.json.decode(data)
+        except (ValueError, RecursionError):  # msgspec's, and that of bytes that are not UTF-8
+            return Loaded(None, {}, "is not valid JSON")
+        if not (isinstance(tables, dict) and isinstance(tables.get("log"), dict)):
+            raise ForeignFile(self.path, "is not the state of an order store")
+        return Loaded(None, {}, "was changed by another program")
+
+    def _open(self) -> BinaryIO:
+        with available(self.path):
+            return self.path.open("rb")
+
+
+def _split(data: bytes) -> tuple[Head | None, bytes]:
+    """Return the head, or None, and what follows its table."""
+    match = _HEAD.match(data)
+    try:
+        head = msgspec.json.decode(match[1], type=Head) if match else None
+    except ValueError:
+        head = None
+    return head, data[match.end() :] if match else data
+
+
+def _checksum(head: Head, body: bytes) -> str:
+    made_of = b"%d %d %d %s " % (head.format, head.seq, head.offset, head.line.encode())
+    made_of += b"".join(b"%s " % name.encode() for name in head.skipped)
+    return f"{crc32(body, crc32(made_of)):08x}"

@@ -1,0 +1,419 @@
+"""The files engine behind the store port.
+
+data/events.jsonl         what happened: the event log, the truth
+data/orders.json          what is: current orders, derived from the log
+data/projections/*.json   snapshots of projections, derived too
+data/orders.lock          held by whoever appends
+data/.running/*           leases: a locked file for each process that delivers
+"""
+
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from weakref import WeakSet
+
+from ...application.store import (
+    EVERY_ORDER,
+    EVERYTHING,
+    START,
+    Account,
+    Change,
+    Commit,
+    Cursor,
+    Delivery,
+    Filter,
+    Finding,
+    Match,
+    Pending,
+    Record,
+    Snapshot,
+    Status,
+)
+from ...domain.order import OrderState
+from ...errors import (
+    AlreadySettled,
+    Conflict,
+    KeyTaken,
+    NotStored,
+    NotWritten,
+    OrdersError,
+    StoreBusy,
+)
+from ...messaging.message import Message
+from . import check as health
+from .disk import Disk
+from .leases import Leases
+from .ledger import Accounts
+from .line import BEGINNING, Position
+from .lock import FileLock
+from .log import EventLog
+from .matching import containing, with_deliveries
+from .orders import Orders
+from .reader import Entry
+from .snapshots import Snapshots, proven
+
+POLL = 0.05  # seconds between two looks at the log's size
+
+
+def ignore(_warning: str) -> None:
+    """Do nothing with a warning."""
+
+
+class FilesStore:
+    """Keeps commits, orders, deliveries and snapshots in a directory; see the port `Store`.
+
+    Args:
+        directory: where the files are; touched when first needed.
+        lock_timeout: seconds to wait for another process.
+        disk: does the file calls; a test may give one that fails.
+        warn: called with a sentence when something was survived.
+
+    Attributes:
+        directory: where the files are.
+        log_path: the event log.
+        state_path: the current orders.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        lock_timeout: float = 10.0,
+        disk: Disk | None = None,
+        warn: Callable[[str], None] = ignore,
+    ) -> None:
+        self.directory = Path(directory)
+        self.location = str(directory)
+        self.commits = 0
+        self.log_path = self.directory / "events.jsonl"
+        self.state_path = self.directory / "orders.json"
+        self.disk = disk or Disk()
+        self._lock_timeout = lock_timeout
+        self._warn = warn
+        self._compose()
+        _stores.add(self)
+
+    def _compose(self) -> None:
+        """Begin with nothing open and nothing known."""
+        self.lock = FileLock(self.directory / "orders.lock", self._lock_timeout)
+        self.leases = Leases(self.directory / ".running", self.disk)
+        self.log = EventLog(self.log_path, self.lock, self.disk, self._vouched)
+        self.state = Orders(self.state_path, self.log, self.disk, self._warn)
+        self.snapshots = Snapshots(self.directory / "projections", self.log, self.disk)
+        self._accounts = Accounts()
+        self._has_stored = False
+        self._begun: tuple[Commit, Position] | None = None  # the last commit, and where
+
+    def abandon(self) -> None:
+        """Begin anew in a child process, which must not share what its parent has open."""
+        self.log.close()
+        self.lock.abandon()
+        self.leases.abandon()
+        self._compose()
+
+    # Commits
+
+    def commit(self, commit: Commit) -> Cursor:
+        """Store it all, or nothing; return the place behind it.
+
+        Raises:
+            Conflict: an order has not the version that a change expects.
+            KeyTaken: the key of a new order belongs to another one.
+            AlreadySettled: a delivery among the outcomes is not pending any more, or one among
+                the reactions was recorded.
+            NotStored: it could not be written.
+            WrongPayload: a message could not be read back.
+        """
+        deliveries = _deliveries(commit)
+        if not (commit.messages or commit.changes or deliveries):
+            return self.head()
+        with self._writing():
+            self._check_orders(commit.changes)
+            self._check_deliveries(commit)
+            if not (commit.messages or deliveries):
+                return self.head()
+            owner = self.leases.mine() if commit.pending else None
+            self._begun = commit, self.log.position()
+            entry = self._append(commit.messages, deliveries, owner=owner, sync=commit.is_durable)
+            self.commits += 1
+            return entry.end
+
+    def holds(self, commit: Commit) -> bool:
+        """Return whether a commit that was interrupted in `commit` is stored all the same."""
+        deliveries = _deliveries(commit)
+        ids = [message.id for message in commit.messages]
+        wanted = containing(Match(events=(ids or [deliveries[0].event])[:1]))
+        with self._writing():
+            is_last = self._begun is not None and self._begun[0] is commit
+            begun = self._begun[1] if self._begun and is_last else BEGINNING
+            is_stored = any(
+                [message.id for message in entry.line.messages] == ids
+                and entry.line.deliveries == deliveries
+                for entry in self.log.read(begun, wanted=wanted)
+            )
+            if is_stored and commit.is_durable:
+                self.log.sync()
+            return is_stored
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Hold the store for writing, once it is clear that the state belongs to the log.
+
+        What is refused is refused before anything is cut off, appended or made.
+        """
+        self.state.verify()
+        with self.log.writing():
+            yield
+
+    def _append(
+        self,
+        messages: tuple[Message, ...],
+        deliveries: tuple[Delivery, ...],
+        *,
+        owner: str | None,
+        sync: bool = True,
+    ) -> Entry:
+        self._has_stored = True
+        entry = self.log.append(messages, deliveries, owner=owner, sync=sync)
+        self.state.add(entry)
+        return entry
+
+    def _check_orders(self, changes: Sequence[Change]) -> None:
+        """Refuse changes of orders that somebody else changed first, and keys used before."""
+        new = [change.state for change in changes if not change.expected]
+        are_new = bool(new) and self.state.unknown(
+            [state.id for state in new], min(state.placed_at for state in new)
+        )
+        for state, expected, _ in changes:
+            if expected or not are_new:
+                known = self.state.find(state.id)
+                if (actual := known.version if known else 0) != expected:
+                    raise Conflict(state.id, expected, actual)
+        keys = {change.state.id: change.key for change in changes if change.key is not None}
+        if keys:
+            taken = self.state.with_keys(keys.values())
+            for order_id, key in keys.items():
+                first = taken.setdefault(key, order_id)
+                if first != order_id:
+                    raise KeyTaken(key, first)
+
+    def _check_deliveries(self, commit: Commit) -> None:
+        """Refuse to record for the second time what came of a delivery."""
+        for outcome in commit.outcomes:
+            if self.log.ledger.find(outcome.key) is None:
+                raise AlreadySettled(*outcome.key)
+        for reaction in commit.reactions:
+            wanted = containing(Match(subscriber=reaction.subscriber))
+            for entry in self.log.read(Position(*commit.seen), wanted=wanted):
+                if any(delivery.key == reaction.key for delivery in entry.line.deliveries):
+                    raise AlreadySettled(*reaction.key)
+
+    # The log
+
+    def head(self) -> Cursor:
+        """Return the place behind the last record."""
+        return _cursor(self.log.position())
+
+    def read(
+        self, after: Cursor = START, until: Cursor | None = None, match: Match = EVERYTHING
+    ) -> Iterator[Record]:
+        """Yield the records between two places, oldest first; up to the last one by default."""
+        end = None if until is None else Position(*until)
+        for line, _, position, _ in self.log.read(Position(*after), end, containing(match)):
+            yield Record(position, line.seq, line.time, line.messages, line.deliveries)
+
+    def wait(self, after: Cursor, timeout: float) -> bool:
+        """Wait until there is something after a place, `timeout` seconds at most."""
+        position, deadline = Position(*after), time.monotonic() + timeout
+        while True:
+            # What a crash left at the end makes the log longer, too.
+            if self.log.size() > position.offset and self.log.position() > position:
+                return True
+            if (left := deadline - time.monotonic()) <= 0:
+                return False
+            time.sleep(min(POLL, left))
+
+    def messages(self, ids: Collection[str]) -> Mapping[str, Message]:
+        """Return those of these messages that are stored, by id."""
+        wanted = set(ids)
+        found: dict[str, Message] = {}
+        for entry in self.log.at(self._places(wanted)):
+            found |= {message.id: message for message in entry.line.messages}
+        if missing := wanted - found.keys():
+            for entry in self.log.read(wanted=containing(Match(events=missing))):
+                found |= {message.id: message for message in entry.line.messages}
+        return {message_id: found[message_id] for message_id in wanted & found.keys()}
+
+    def _places(self, events: Collection[str]) -> set[Position]:
+        """Return where some of these events are likely to stand."""
+        with self.log.threads:
+            self.log.position()
+            outstanding = self.log.ledger.outstanding()
+            accounts = self._accounts.by_key.values()
+            return {
+                *(
+                    Position(one.offset, one.seq)
+                    for one in outstanding
+                    if one.delivery.event in events
+                ),
+                *(known.first for known in accounts if known.delivery.event in events),
+            }
+
+    # Orders
+
+    def order(self, order_id: str) -> OrderState | None:
+        """Return the order with this id, or None."""
+        return self.state.find(order_id)
+
+    def orders(
+        self, wanted: Filter = EVERY_ORDER, limit: int | None = None
+    ) -> Sequence[OrderState]:
+        """Return the wanted orders, newest first, at most `limit`."""
+        return self.state.newest(wanted, limit)
+
+    def count(self, wanted: Filter = EVERY_ORDER) -> int:
+        """Return how many orders are wanted."""
+        return self.state.count(wanted)
+
+    def ids(self, *, prefix: str | None = None, keys: Collection[str] = ()) -> Mapping[str, str]:
+        """Return ids of orders: by id those that begin with `prefix`, by key those with `keys`.
+
+        An order placed without a key has its id for one. Orders found by key are durable.
+        """
+        found = {} if prefix is None else self.state.beginning_with(prefix)
+        return found | (self.state.with_keys(keys) if keys else {})
+
+    def keys(self, order_ids: Collection[str]) -> Mapping[str, str]:
+        """Return, by order id, the keys of those of these orders that were placed with one."""
+        return self.state.keys_of(order_ids)
+
+    # Deliveries
+
+    def pending(self) -> Iterator[Pending]:
+        """Yield the pending deliveries, oldest first."""
+        with self.log.threads:
+            self.log.position()
+            outstanding = self.log.ledger.outstanding()
+        is_abandoned = self._abandonment()
+        for one in outstanding:
+            yield Pending(one.delivery, is_abandoned(one.owner))
+
+    def claim(self, found: Delivery, attempt: Delivery) -> bool:
+        """Let this process make `attempt`, a pending delivery, if it still stands as `found`.
+
+        Returns False where another process was quicker, or is at it.
+        """
+        with self._writing():
+            if found.status == "pending":
+                known = self.log.ledger.find(found.key)
+                if known is None or known.delivery != found or self.leases.is_alive(known.owner):
+                    return False
+            else:
+                account = self._current_accounts().by_key.get(found.key)
+                if account is None or account.delivery != found:
+                    return False
+            self._append((), (attempt,), owner=self.leases.mine())
+            return True
+
+    def release(self) -> None:
+        """Let other processes make the pending deliveries that this one set out to make."""
+        self.leases.close()
+
+    def deliveries(self, *statuses: Status) -> Iterator[Account]:
+        """Yield the deliveries in one of these states, oldest first; all where none is given."""
+        with self.log.threads:
+            accounts = tuple(self._current_accounts().by_key.values())
+        is_abandoned = self._abandonment()
+        for delivery, owner, since, changed, _ in accounts:
+            if not statuses or delivery.status in statuses:
+                is_pending = delivery.status == "pending"
+                yield Account(delivery, since, changed, is_pending and is_abandoned(owner))
+
+    def _current_accounts(self) -> Accounts:
+        accounts, end = self._accounts, self.log.position()
+        for entry in self.log.read(accounts.position, end, with_deliveries):
+            accounts.apply(entry.line, entry.start)
+        accounts.position = end
+        return accounts
+
+    def _abandonment(self) -> Callable[[str | None], bool]:
+        """Return what tells whether the owner of a lease is gone, asking for each lease once."""
+        return cache(lambda owner: not self.leases.is_alive(owner))
+
+    # Snapshots
+
+    def load(self, name: str) -> Snapshot | None:
+        """Return the snapshot of this name; None where there is none."""
+        return self.snapshots.load(name)
+
+    def save(self, name: str, snapshot: Snapshot) -> None:
+        """Keep the snapshot, tables and cursor in one step, in place of the one before."""
+        with self._writing():
+            self.snapshots.save(name, snapshot)
+
+    # Upkeep
+
+    def check(self) -> Iterator[Finding]:
+        """Say how the store is, in all that only this engine can tell; change nothing."""
+        return health.check(self)
+
+    def repair(self) -> Iterator[str]:
+        """Repair what `check` has found, keeping copies; yield what was done, a sentence each.
+
+        Raises:
+            StoreError: the log is damaged, or the state is not of this log.
+        """
+        return health.repair(self)
+
+    def checkpoint(self) -> bool:
+        """Bring the state file up to date; return whether something changed."""
+        return self.state.checkpoint()
+
+    def close(self) -> None:
+        """Bring the state file up to date if that is due; let go of everything."""
+        try:
+            if self._has_stored:
+                self.state.checkpoint_if_due()
+            elif self.state.damage:
+                self._warn(
+                    f"{self.state_path} {self.state.damage}; the log was used instead, and the"
+                    " next command that writes makes the file anew"
+                )
+        except (NotStored, NotWritten, StoreBusy) as error:
+            self._warn(f"{error}; the orders themselves are safe in the log")
+        except OrdersError as error:
+            self._warn(str(error))
+        finally:
+            self._has_stored = False
+            self.leases.close()
+            self.log.close()
+            self.lock.close()
+
+    def new_state(self) -> Orders:
+        """Return a fold of the log of its own, for comparison."""
+        return Orders(self.state_path, self.log, self.disk, self._warn)
+
+    def _vouched(self) -> int:
+        return max(proven(self.state_path, self.disk), self.snapshots.proven())
+
+
+def _cursor(position: Position) -> Cursor:
+    return position if position.seq else START
+
+
+def _deliveries(commit: Commit) -> tuple[Delivery, ...]:
+    return (*commit.outcomes, *commit.reactions, *commit.pending)
+
+
+_stores: WeakSet[FilesStore] = WeakSet()
+
+
+def _after_fork() -> None:
+    for store in tuple(_stores):
+        store.abandon()
+
+
+os.register_at_fork(after_in_child=_after_fork)
