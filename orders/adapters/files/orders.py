@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
+from sys import maxsize
 from typing import Any
 
 import msgspec
@@ -88,7 +89,7 @@ class Orders:
         with self._log.threads:
             self.refresh()
             if wanted == EVERY_ORDER:
-                newest = islice(reversed(self._documents), limit)
+                newest = islice(reversed(self._documents), limit and min(limit, maxsize))
                 return [self._stored(number) for number in newest]
             found = self._orders.search(_query(wanted))
         return [msgspec.convert(document, OrderState) for document in found[::-1][:limit]]

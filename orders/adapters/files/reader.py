@@ -2,7 +2,7 @@
 
 What a crash leaves at the end is not read, and not an error: a line cut short, or, after a
 power cut, bytes that the file system never wrote and shows as zeros. Both can only concern
-lines that nobody was told are stored. Whatever else is not as written is an error.
+lines that were never acknowledged. Whatever else is not as written is an error.
 """
 
 import os
