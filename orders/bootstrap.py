@@ -1,27 +1,35 @@
-"""The composition root: the only room that knows every other and puts them together.
+"""The composition root: the only module that knows every other and puts them together.
 
 with bootstrap("data") as app:
     order_id = app.bus.send(PlaceOrder(items=("100 inch TV",)))
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from .bus import MessageBus
-from .delivery import Deliveries, run_subscriber
-from .disk import Disk, FileLock
-from .errors import NotStored, NotWritten, OrdersError, StoreBusy
-from .event_log import EventLog
-from .handlers import COMMAND_HANDLERS, EVENT_SUBSCRIBERS
-from .leases import Leases
-from .message import Event
-from .notifier import ConsoleNotifier
-from .repository import TinyDBOrderRepository
-from .settings import Settings
-from .subscriptions import Subscriber, log_failure
-from .unit_of_work import UnitOfWork
+from . import plugins as plugin_modules
+from .adapters.notifiers import ConsoleNotifier
+from .application.deliveries import Deliveries, Reactor, run_subscriber
+from .application.handlers import COMMAND_HANDLERS, EVENT_SUBSCRIBERS
+from .application.orders import Orders
+from .application.store import Store
+from .application.unit_of_work import UnitOfWork
+from .errors import DuplicateSubscriber, FollowerError, OrdersError, StoreError
+from .messaging.bus import MessageBus
+from .messaging.message import Event
+from .messaging.subscriptions import Subscriber, log_failure
+from .settings import MEMORY, Settings
+
+if TYPE_CHECKING:
+    from .projections.policy import Policy
+    from .projections.projection import Projection
+
+__all__ = ["App", "ConsoleNotifier", "bootstrap", "log_warning"]
+
+Run = Callable[[Subscriber, Event], object]
 
 
 def log_warning(warning: str) -> None:
@@ -32,74 +40,106 @@ def log_warning(warning: str) -> None:
 
 
 class App:
-    """The order system on one directory. Close it, or use it in a `with` block.
+    """The order system on one store. Close it, or use it in a `with` block.
 
     Attributes:
+        store: where everything is kept.
         bus: send commands and subscribe to events here.
-        orders: the repository, to look orders up.
-        log: the event log.
-        deliveries: what subscribers are owed.
-        projections: the directory that followers keep theirs in.
-        settings, disk, lock, leases, warn: what the store is used with, and by whom.
+        orders: to look orders up.
+        unit_of_work: the one that handlers are given.
+        deliveries: what subscribers are to get, or did not get.
+        warn: called with a sentence when something was survived.
     """
 
     def __init__(
         self,
-        settings: Settings,
-        disk: Disk,
+        store: Store,
         on_failure: Callable[[Subscriber, Event, BaseException], None],
         on_warning: Callable[[str], None],
-        run: Callable[[Subscriber, Event], object],
-        dependencies: dict[str, Any],
+        run: Run,
+        *,
+        is_strict: bool,
     ) -> None:
-        self.settings = settings
-        self.disk = disk
+        self.store = store
         self.warn = on_warning
-        self.lock = FileLock(settings.data / "orders.lock", settings.lock_timeout)
-        self.leases = Leases(settings.data / ".running", disk)
-        self.log = EventLog(settings.data / "events.jsonl", self.lock, disk)
-        self.orders = TinyDBOrderRepository(
-            settings.data / "orders.json", self.log, disk, on_warning
-        )
-        self.projections = settings.data / "projections"
+        self.orders = Orders(store)
         self.bus = MessageBus(on_failure=on_failure)
-        self._uow = UnitOfWork(self.log, self.orders, self.bus, self.leases.mine, on_warning)
-        self.deliveries = Deliveries(self.log, self.bus, self._uow, self.leases, run)
-        self.bus.deliver = self.deliveries.deliver
-        self.bus.on_handled = self._uow.note_handled
-        self.bus.on_published = self._uow.prompt
-        self.bus.dependencies.update(
-            {"bus": self.bus, "uow": self._uow, "notifier": ConsoleNotifier()} | dependencies
+        self.unit_of_work = UnitOfWork(store, self.bus, on_warning)
+        self.deliveries = Deliveries(
+            store,
+            self.bus,
+            self.unit_of_work,
+            run,
+            find_reactor=self._find_reactor,
+            is_strict=is_strict,
         )
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The files that belong to the store alone."""
-        kept = sorted(self.projections.glob("*.json"))
-        return self.log.path, self.orders.path, self.lock.path, *kept
+        self.bus.deliver = self.deliveries.deliver
+        self.bus.on_handled = self.unit_of_work.on_handled
+        self.bus.on_published = self.unit_of_work.on_published
 
     def uow(self) -> UnitOfWork:
-        """Return the unit of work, to be opened with `with`."""
-        return self._uow
+        """Return a unit of work, to be opened with `with`."""
+        return self.unit_of_work.begin()
+
+    def follow(self, *projections: "Callable[[], Projection]") -> None:
+        """Add projections and policies, given by what makes each one: its class will do.
+
+        Policies react to what this application stores, when `react` is called; the command line
+        calls it after every command. Runners keep any of them up to date at every commit.
+
+        Raises:
+            WiringError: one cannot be followed, or has the name of another one or a subscriber.
+        """
+        from .projections.follower import check_projection  # noqa: PLC0415 - as `projections`
+
+        for make in projections:
+            projection = make()
+            check_projection(projection)
+            if projection.name in self.projections or self.bus.subscriber(projection.name):
+                raise DuplicateSubscriber(projection.name)
+            self.projections[projection.name] = make
+
+    @cached_property
+    def projections(self) -> "dict[str, Callable[[], Projection]]":
+        """What makes each projection and policy, by name."""
+        from .projections.shipped import SHIPPED  # noqa: PLC0415 - 2 ms that `list` need not pay
+
+        return {make.name: make for make in SHIPPED}
+
+    @property
+    def policies(self) -> "dict[str, Callable[[], Policy]]":
+        """What makes each policy, by name."""
+        from .projections.policy import Policy  # noqa: PLC0415 - as `projections`
+
+        found: dict[str, Any] = self.projections
+        return {name: make for name, make in found.items() if isinstance(make(), Policy)}
+
+    def react(self, *, at_any_cost: bool = False) -> list[OrdersError]:
+        """Have the policies react to what the log has; return why some could not.
+
+        Args:
+            at_any_cost: whether a policy with much to catch up on does so at once; else it does
+                when the log has grown by half.
+        """
+        from .projections.follower import Follower  # noqa: PLC0415 - as `projections`
+
+        errors: list[OrdersError] = []
+        for make in self.policies.values():
+            try:
+                Follower(self.store, make, self.deliveries).keep_up(at_any_cost=at_any_cost)
+            except (FollowerError, StoreError) as error:  # the others go on
+                errors.append(error)
+        return errors
 
     def close(self) -> None:
-        """Bring the state file up to date if this application stored anything; let go of all."""
-        try:
-            if self.log.appended:
-                self.orders.checkpoint_if_due()
-            elif self.orders.damage:
-                self.warn(
-                    f"{self.orders.path} {self.orders.damage}; the log was used instead, and the"
-                    " next command that writes makes the file anew"
-                )
-        except (NotStored, NotWritten, StoreBusy) as error:
-            self.warn(f"{error}; the orders themselves are safe in the log")
-        except OrdersError as error:
-            self.warn(str(error))
-        finally:
-            self.leases.close()
-            self.log.close()
-            self.lock.close()
+        """Let go of the store."""
+        self.store.close()
+
+    def _find_reactor(self, name: str) -> Reactor | None:
+        from .projections.policy import reactor  # noqa: PLC0415 - as `projections`
+
+        make: Any = self.policies.get(name)
+        return make and reactor(self.store, self.bus, make)
 
     def __enter__(self) -> Self:
         return self
@@ -117,34 +157,62 @@ def bootstrap(
     data: str | Path | None = None,
     *,
     settings: Settings | None = None,
-    disk: Disk | None = None,
+    store: Store | None = None,
+    plugins: Iterable[str] | None = None,
+    strict: bool = False,
     on_failure: Callable[[Subscriber, Event, BaseException], None] = log_failure,
     on_warning: Callable[[str], None] = log_warning,
     **dependencies: Any,
 ) -> App:
-    """Wire the order system; files are touched when they are first needed.
+    """Wire the order system; the store is touched when it is first needed.
 
     Args:
-        data: the store's directory; else that of `settings`.
+        data: the store: a directory, or ":memory:"; else that of `settings`.
         settings: else read from the environment.
-        disk: does the file calls; a test may give one that fails.
+        store: an engine of one's own, instead of `data`.
+        plugins: names of modules to install; else those of `settings`.
+        strict: for tests: what a subscriber raises is raised by whoever sent or emitted.
         on_failure: called with (subscriber, event, error) when a delivery has failed.
         on_warning: called with a sentence when something was survived.
         dependencies: what handlers may ask for by name; `notifier=...` replaces the console.
+
+    Raises:
+        PluginFailed: a plugin cannot be imported or installed.
+        OrdersError: there is no engine for such a store.
     """
     settings = settings or Settings.from_environment()
-    if data is not None:
-        settings = settings._replace(data=Path(data))
-    run = run_subscriber
-    if settings.fault is not None:
-        from .faults import Fault, FaultyDisk  # noqa: PLC0415 - off, it costs nothing
-
-        disk = FaultyDisk(Fault.parse(settings.fault))
-        run = disk.around
-    app = App(settings, disk or Disk(), on_failure, on_warning, run, dependencies)
+    modules = plugin_modules.load(settings.plugins if plugins is None else plugins)
+    run: Run = run_subscriber
+    if store is None:
+        store, run = _open(str(data or settings.data), settings, on_warning)
+    app = App(store, on_failure, on_warning, run, is_strict=strict)
+    app.bus.dependencies.update(
+        {"bus": app.bus, "uow": app.unit_of_work, "notifier": ConsoleNotifier()} | dependencies
+    )
     for command, handler in COMMAND_HANDLERS.items():
         app.bus.register(command, handler)
     for event, subscribers in EVENT_SUBSCRIBERS.items():
         for subscriber in subscribers:
             app.bus.subscribe(event, subscriber)
+    for module in modules:
+        plugin_modules.install(module, app)
     return app
+
+
+def _open(data: str, settings: Settings, warn: Callable[[str], None]) -> tuple[Store, Run]:
+    """Return the engine for a store, and what runs subscribers on it."""
+    if data == MEMORY:
+        from .adapters.memory import MemoryStore  # noqa: PLC0415 - only one engine is needed
+
+        return MemoryStore(), run_subscriber
+    if "://" in data:
+        raise OrdersError(f"no engine for {data.partition(':')[0]} stores; give a directory")
+    from .adapters.files.store import FilesStore  # noqa: PLC0415 - same
+
+    if settings.fault is None:
+        return FilesStore(Path(data), lock_timeout=settings.lock_timeout, warn=warn), run_subscriber
+    from .adapters.files.faults import Fault, FaultyDisk  # noqa: PLC0415 - off, it costs nothing
+
+    disk = FaultyDisk(Fault.parse(settings.fault))
+    store = FilesStore(Path(data), lock_timeout=settings.lock_timeout, disk=disk, warn=warn)
+    return store, disk.around

@@ -6,6 +6,7 @@
       ForbiddenMove      the order's state forbids the move
       OrderNotFound, AmbiguousOrder
       Conflict           somebody else changed the order first; KeyTaken: the key is used up
+      AlreadySettled     somebody else has recorded what came of a delivery
       ImportRefused      the file has bad lines
       Interrupted        somebody pressed Ctrl-C
       FollowerError      a follower of the log has stopped
@@ -16,10 +17,21 @@ An error may carry text that a user typed: whoever prints it makes it safe first
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 class OrdersError(Exception):
     """Root of every error that this package raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Have it pickled as it is: to call the class with its message would not do."""
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[OrdersError], args: tuple[Any, ...], attributes: dict[str, Any]) -> Any:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
 
 
 class WiringError(OrdersError):
@@ -30,7 +42,6 @@ class DuplicateMessage(WiringError):
     """Two message classes claim one name or one topic."""
 
     def __init__(self, what: str, first: type, second: type) -> None:
-        self.first, self.second = first, second
         super().__init__(
             f"{what} of {second.__module__}.{second.__qualname__} is taken by"
             f" {first.__module__}.{first.__qualname__}; choose another"
@@ -41,7 +52,6 @@ class UnknownTopic(WiringError):
     """No event has this topic, or none that the glob matches."""
 
     def __init__(self, topic: str, known: Sequence[str]) -> None:
-        self.topic = topic
         super().__init__(f"no event has the topic {topic!r}; known are {', '.join(known)}")
 
 
@@ -53,7 +63,6 @@ class EndlessLoop(WiringError):
     """Messages cause each other in a circle."""
 
     def __init__(self, message: type, cause: type, hops: int) -> None:
-        self.message, self.cause, self.hops = message, cause, hops
         super().__init__(
             f"{message.__name__}, caused by {cause.__name__}, is the end of a chain of {hops}"
             " events that cause each other; break the circle"
@@ -64,7 +73,6 @@ class NoHandler(WiringError):
     """A command was sent that no handler is registered for."""
 
     def __init__(self, command: type) -> None:
-        self.command = command
         super().__init__(
             f"nothing handles {command.__name__}; register a handler with"
             f" bus.register({command.__name__}, handler)"
@@ -75,7 +83,6 @@ class DuplicateHandler(WiringError):
     """A command has exactly one handler, and this one has it already."""
 
     def __init__(self, command: type, first: str, second: str) -> None:
-        self.command = command
         super().__init__(f"{command.__name__} is handled by {first}; {second} cannot handle it too")
 
 
@@ -83,7 +90,6 @@ class DuplicateSubscriber(WiringError):
     """Two subscribers claim one name, so their deliveries could not be told apart."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
         super().__init__(f"a subscriber named {name!r} exists; give this one name='...'")
 
 
@@ -91,10 +97,19 @@ class UnsuppliedParameter(WiringError):
     """A handler asks for a dependency that nobody supplies."""
 
     def __init__(self, handler: str, parameter: str, supplied: Sequence[str]) -> None:
-        self.handler, self.parameter = handler, parameter
         super().__init__(
             f"nothing supplies the parameter {parameter!r} of {handler};"
             f" supplied are {', '.join(supplied) or 'none'}. Add {parameter}=... at the wiring"
+        )
+
+
+class PluginFailed(OrdersError):
+    """A plugin cannot be imported, or cannot be installed."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(
+            f"plugin {name} cannot be used: {reason}; correct it, or leave it out of"
+            " ORDERS_PLUGINS and --plugin"
         )
 
 
@@ -105,11 +120,11 @@ class InvalidOrder(OrdersError):
 class ForbiddenMove(OrdersError):
     """The order's state does not allow the move."""
 
-    def __init__(self, order_id: str, status: str, move: str) -> None:
-        self.order_id, self.status, self.move = order_id, status, move
+    def __init__(self, order_id: str, status: str, wanted: str, allowed: str) -> None:
+        self.order_id, self.status = order_id, status
         super().__init__(
-            f"cannot {move} order {order_id}: it is {status}; only a placed order can be"
-            " shipped or cancelled"
+            f"order {order_id} cannot be {wanted}: it is {status}; only an order that is"
+            f" {allowed} can be"
         )
 
 
@@ -150,13 +165,21 @@ class KeyTaken(OrdersError):
         super().__init__(f"key {key!r} belongs to order {order_id}")
 
 
+class AlreadySettled(OrdersError):
+    """Somebody else has recorded what came of this delivery."""
+
+    def __init__(self, event_id: str, subscriber: str) -> None:
+        self.event_id, self.subscriber = event_id, subscriber
+        super().__init__(f"the delivery of event {event_id} to {subscriber} is settled already")
+
+
 class ImportRefused(OrdersError):
     """The file has lines that cannot be imported, so nothing was."""
 
     def __init__(self, path: Path, problems: Sequence[tuple[int, str]], total: int) -> None:
         self.path, self.problems, self.total = path, tuple(problems), total
         count = f"{total} bad line{'s' if total > 1 else ''}"
-        super().__init__(f"{count} in {path}: nothing was imported; mend them and try again")
+        super().__init__(f"{count} in {path}: nothing was imported; correct them and try again")
 
     @property
     def lines(self) -> list[str]:
@@ -175,7 +198,7 @@ class FollowerError(OrdersError):
         self.follower, self.stage, self.event, self.error = follower, stage, event, error
         at = f" {type(event).__name__} {getattr(event, 'id', '')}" if event is not None else ""
         super().__init__(
-            f"follower {follower} failed {stage}{at}: {describe(error)}; mend the cause and start"
+            f"follower {follower} failed {stage}{at}: {describe(error)}; remove the cause and start"
             " it again, it resumes there"
         )
 
@@ -204,26 +227,33 @@ class ForeignFile(StoreError):
 
 
 class LogDamaged(StoreError):
-    """A line of the event log is not what was written."""
+    """A record of the log is not what was written."""
 
-    def __init__(self, path: Path, line: int, reason: str) -> None:
-        self.path, self.line = path, line
+    def __init__(self, log: Path | str, number: int, reason: str) -> None:
+        self.number = number
         super().__init__(
-            f"{path}:{line}: {reason}; nothing was changed. Restore the file from a backup"
+            f"{log}:{number}: {reason}; nothing was changed. Restore the file from a backup"
         )
+
+
+class UnreadableMessage(StoreError):
+    """A record of the log is sound, but this program cannot read one of its messages."""
+
+    def __init__(self, log: Path | str, number: int, reason: str) -> None:
+        self.number = number
+        super().__init__(f"{log}:{number}: {reason}; nothing was changed, and the log is sound")
 
 
 class NotStored(StoreError):
-    """The commit did not reach the disk; the log is as it was, if it could be cut again."""
+    """The commit was not stored; or, where the engine cannot tell, perhaps it was."""
 
-    def __init__(self, path: Path, reason: str, *, is_cut: bool = True) -> None:
-        self.path = path
+    def __init__(self, location: Path | str, reason: str, *, is_certain: bool = True) -> None:
         advice = (
-            "nothing was stored. Make room or mend the disk, then repeat the command"
-            if is_cut
-            else "it may be stored all the same. Mend the disk, and look before you repeat"
+            "nothing was stored. Make room or repair the disk, then repeat the command"
+            if is_certain
+            else "it may be stored all the same. Repair the disk, and look before you repeat"
         )
-        super().__init__(f"could not write {path}: {reason}; {advice}")
+        super().__init__(f"could not write {location}: {reason}; {advice}")
 
 
 class NotWritten(StoreError):

@@ -1,0 +1,286 @@
+"""Every subscriber gets every event, although each may raise or die.
+
+A commit records, with its events, a pending delivery for every subscriber; that is the outbox.
+Each is made here, and what a subscriber stores through the unit of work and the record that it
+has run are one commit, so its effects in the store happen once even if it runs twice. What a
+process had yet to deliver when it died, another one claims: it records that it tries, and tries.
+A failed delivery waits for `retry`; after `RETRIES` of these it is a dead letter, retried only
+by name.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from time import perf_counter
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from ..domain.text import shorten
+from ..errors import AlreadySettled, OrdersError, StoreError, describe
+from ..messaging.bus import MessageBus
+from ..messaging.message import Event
+from ..messaging.subscriptions import Subscriber
+from .store import Commit, Cursor, Delivery, Failure, Store
+from .unit_of_work import UnitOfWork
+
+TRIES = 3  # at once, before a delivery has failed
+RETRIES = 5  # by hand, before it is a dead letter
+DEATHS = 5  # of processes in the midst of one delivery, before it has failed
+MAX_ERROR = 500  # characters of an error that are recorded
+
+Reactor = Callable[[Collection[str]], Subscriber]
+"""Makes what reacts for a policy to the events with these ids, and to no others."""
+
+
+def run_subscriber(subscriber: Subscriber, event: Event) -> None:
+    """Run a subscriber with an event; raise what it raises."""
+    subscriber.run(event)
+
+
+class _Redelivered(NamedTuple):
+    done: int
+    unknown: list[Delivery]  # this process lacks the subscriber, or the class of the event
+    taken: list[Delivery]  # somebody else was quicker
+
+
+class Deliveries:
+    """Delivers events to subscribers and records what came of it.
+
+    Args:
+        store: where deliveries are recorded.
+        bus: knows the subscribers.
+        uow: makes a subscriber's effects and the record of its run one commit.
+        run: runs a subscriber with an event; a fault may stand in between.
+        find_reactor: returns what makes the policy of a name react again, or None.
+        is_strict: whether `deliver` raises what a subscriber raises.
+
+    Attributes:
+        bus: the bus.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        bus: MessageBus,
+        uow: UnitOfWork,
+        run: Callable[[Subscriber, Event], object] = run_subscriber,
+        *,
+        find_reactor: Callable[[str], Reactor | None] = lambda _name: None,
+        is_strict: bool = False,
+    ) -> None:
+        self._store = store
+        self.bus = bus
+        self._uow = uow
+        self._run = run
+        self._is_strict = is_strict
+        self._find_reactor = find_reactor
+
+    def deliver(self, subscriber: Subscriber, event: Event) -> None:
+        """Run one subscriber with one event, up to three times; record what came of it.
+
+        It does not raise what the subscriber raises, unless it is Ctrl-C or we are strict.
+        """
+        delivery = Delivery(event.id, subscriber.name)
+        if delivery.key in self._uow.expected:
+            self._uow.expected.discard(delivery.key)
+            error = self._attempt(subscriber, event, delivery, 1 if self._is_strict else TRIES)
+            if error is not None and self._is_strict:
+                raise error
+        elif self._is_strict:
+            with self.bus.handling_of(event):
+                subscriber.run(event)
+        else:  # published past the log: nothing is recorded
+            self.bus.run_isolated(subscriber, event)
+
+    def recover(self) -> int:
+        """Make the deliveries that processes had yet to make when they died.
+
+        Returns how many were made. Those that lack their subscriber, or the class of their
+        event, in this process wait for one that has it.
+        """
+        abandoned = [found.delivery for found in self._store.pending() if found.is_abandoned]
+        claims = []
+        for found in abandoned:
+            deaths = found.deaths + 1
+            if deaths > DEATHS:
+                self._give_up(replace(found, deaths=deaths))
+            else:
+                claims.append((found, _next_attempt(replace(found, deaths=deaths))))
+        return self._redeliver(claims, TRIES).done
+
+    def retry(self, ids: Sequence[str] | None = None) -> tuple[int, int]:
+        """Make failed deliveries once more; return how many are done, of how many tried.
+
+        Args:
+            ids: beginnings of event ids; failed and dead deliveries of these events are tried,
+                and those left by a process that died. None tries every failed one, and leaves
+                the dead letters alone.
+
+        Raises:
+            OrdersError: nothing that could be tried has such an id, or what has cannot be tried.
+        """
+        if ids is None:
+            found = [account.delivery for account in self._store.deliveries("failed")]
+        else:
+            found = self._beginning_with(ids)
+        attempts = [_next_attempt(replace(one, retries=one.retries + 1)) for one in found]
+        result = self._redeliver(list(zip(found, attempts, strict=True)), 1)
+        if ids is not None and (missing := result.unknown or result.taken):
+            why = (
+                "its subscriber, or the class of the event, is not known to this process"
+                if result.unknown
+                else "another process is at it"
+            )
+            event, subscriber = missing[0].key
+            raise OrdersError(f"event {event} cannot be delivered to {subscriber}: {why}")
+        return result.done, len(found) - len(result.taken)
+
+    def react(self, subscriber: Subscriber, event: Event, seen: Cursor) -> None:
+        """Run a policy's reaction to an event, up to three times; record what came of it.
+
+        Args:
+            subscriber: sends the policy's commands.
+            event: what it reacts to.
+            seen: up to where the log says nothing of this reaction.
+
+        Raises:
+            AlreadySettled: the log says so after that.
+            StoreError: it could not be recorded.
+        """
+        self._attempt(subscriber, event, Delivery(event.id, subscriber.name), TRIES, seen)
+
+    def _beginning_with(self, ids: Sequence[str]) -> list[Delivery]:
+        accounts = self._store.deliveries("failed", "dead", "pending")
+        waiting = [a.delivery for a in accounts if a.is_abandoned or a.delivery.status != "pending"]
+        found: dict[tuple[str, str], Delivery] = {}
+        for beginning in ids:
+            fitting = {d.key: d for d in waiting if beginning and d.event.startswith(beginning)}
+            if not fitting:
+                raise OrdersError(
+                    f"no failed delivery of an event {beginning!r}; see orders deliveries"
+                )
+            found |= fitting
+        return list(found.values())
+
+    def _redeliver(self, claims: Sequence[tuple[Delivery, Delivery]], tries: int) -> "_Redelivered":
+        """Claim deliveries, each given with its next attempt, and make them."""
+        events = self._store.messages({found.event for found, _ in claims})
+        subscribers = self._subscribers(found for found, _ in claims)
+        done, unknown, taken = 0, [], []
+        for found, attempt in claims:
+            subscriber, event = subscribers.get(found.subscriber), events.get(found.event)
+            if subscriber is None or not isinstance(event, Event):
+                unknown.append(found)
+            elif not self._store.claim(found, attempt):
+                taken.append(found)
+            else:
+                done += self._attempt(subscriber, event, attempt, tries) is None
+        return _Redelivered(done, unknown, taken)
+
+    def _subscribers(self, deliveries: Iterable[Delivery]) -> dict[str, Subscriber]:
+        """Return who makes these deliveries, as far as this process knows them."""
+        ids: dict[str, set[str]] = {}
+        for delivery in deliveries:
+            ids.setdefault(delivery.subscriber, set()).add(delivery.event)
+        found = {}
+        for name, events in ids.items():
+            if (subscriber := self.bus.subscriber(name)) is not None:
+                found[name] = subscriber
+            elif (react_to := self._find_reactor(name)) is not None:
+                found[name] = react_to(events)
+        return found
+
+    def _give_up(self, delivery: Delivery) -> None:
+        error = f"{DEATHS} processes died of it"
+        failed = replace(delivery, status="failed", error=error)
+        try:
+            self._store.commit(Commit(outcomes=(failed,), is_durable=False))
+        except AlreadySettled:
+            return
+        event = self._store.messages([delivery.event]).get(delivery.event)
+        subscriber = self.bus.subscriber(delivery.subscriber)
+        if isinstance(event, Event) and subscriber is not None:
+            self.bus.report(subscriber, event, RuntimeError(error))
+
+    def _attempt(
+        self,
+        subscriber: Subscriber,
+        event: Event,
+        delivery: Delivery,
+        tries: int,
+        seen: Cursor | None = None,
+    ) -> BaseException | None:
+        """Run the subscriber until it succeeds, `tries` times at most; record what came of it.
+
+        Returns why it failed, or None.
+        """
+        failures: tuple[Failure, ...] = ()
+        first = max(delivery.attempts, 1)
+        for attempt in range(first, first + tries):
+            start, has_run = perf_counter(), False
+            try:
+                with self.bus.handling_of(event), self._uow.begin() as uow:
+                    self._run(subscriber, event)
+                    has_run = True
+                    uow.settle(_outcome(delivery, attempt, start, None, failures), seen)
+            except KeyboardInterrupt:
+                self._store.release()
+                raise
+            except AlreadySettled:  # by somebody else
+                if seen is not None:
+                    raise
+                return None
+            except BaseException as error:  # noqa: BLE001 - subscribers are strangers
+                failure, outcome = error, _outcome(delivery, attempt, start, error, failures)
+                failures += (Failure(outcome.seconds, outcome.error or ""),)
+                if has_run and isinstance(error, StoreError):  # to run it again would not help
+                    break
+            else:
+                return None
+        return self._fail(subscriber, event, failure, outcome, seen)
+
+    def _fail(
+        self,
+        subscriber: Subscriber,
+        event: Event,
+        failure: BaseException,
+        outcome: Delivery,
+        seen: Cursor | None,
+    ) -> BaseException | None:
+        """Record and report that a delivery has failed; or leave it pending, for anybody."""
+        try:
+            with self.bus.handling_of(event), self._uow.begin() as uow:
+                uow.settle(outcome, seen)
+        except AlreadySettled:
+            return None
+        except StoreError as error:
+            self._store.release()
+            if seen is not None:
+                raise
+            failure = error
+        self.bus.report(subscriber, event, failure)
+        return failure
+
+
+def _next_attempt(delivery: Delivery) -> Delivery:
+    """Return the delivery as it is while it is tried once more."""
+    attempts = delivery.attempts + 1
+    return replace(
+        delivery, status="pending", attempts=attempts, seconds=0.0, error=None, failures=()
+    )
+
+
+def _outcome(
+    delivery: Delivery,
+    attempt: int,
+    start: float,
+    error: BaseException | None,
+    failures: tuple[Failure, ...],
+) -> Delivery:
+    return replace(
+        delivery,
+        status="done" if error is None else "dead" if delivery.retries >= RETRIES else "failed",
+        attempts=attempt,
+        seconds=round(perf_counter() - start, 6),
+        error=None if error is None else shorten(describe(error), MAX_ERROR),
+        failures=failures,
+    )

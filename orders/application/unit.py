@@ -1,0 +1,202 @@
+"""What a unit of work has collected, until it is stored or undone.
+
+A unit belongs to the outermost `with` block; each block inside it is a savepoint, to which the
+unit goes back when that block fails. Events of orders are not copied while blocks are open:
+each change of an order has a serial number, and so has the beginning and the end of each
+block, which tells in the end what caused the change.
+"""
+
+import os
+from bisect import bisect
+from collections.abc import Iterator
+from operator import attrgetter
+from typing import NamedTuple
+
+from ..domain.events import OrderCreated, OrderEvent
+from ..domain.order import Order, OrderState, check_created, evolve, next_serial
+from ..errors import ForbiddenMove, WrongPayload
+from ..messaging.message import Event, Message
+from .store import START, Change, Commit, Cursor, Delivery
+
+
+class _Cause(NamedTuple):
+    serial: int  # from here on
+    message: Message | None
+
+
+class _Emitted(NamedTuple):
+    serial: int
+    message: Message
+
+
+class _Savepoint(NamedTuple):
+    opened_by: object
+    serial: int
+    cause: Message | None
+    orders: int  # how many there were, and so on
+    emitted: int
+    changes: dict[str, Change]
+    outcomes: int
+
+
+class Unit:
+    """One unit of work.
+
+    Attributes:
+        orders: the orders under the unit, by id.
+        keys: the ids of new orders, by idempotency key.
+        process: the id of the process that began it.
+    """
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.orders: dict[str, Order] = {}
+        self.keys: dict[str, str] = {}
+        self._savepoints: list[_Savepoint] = []
+        self._causes: list[_Cause] = []
+        self._emitted: dict[str, _Emitted] = {}  # by message id
+        self._changes: dict[str, Change] = {}  # by events that were emitted by hand
+        self._outcomes: list[Delivery] = []
+        self._reactions: tuple[Delivery, ...] = ()
+        self._seen: Cursor = START
+
+    @property
+    def depth(self) -> int:
+        """How many blocks are open; 0 once the unit is over."""
+        return len(self._savepoints)
+
+    @property
+    def opened_by(self) -> object:
+        """What opened the innermost block."""
+        return self._savepoints[-1].opened_by
+
+    @property
+    def cause(self) -> Message | None:
+        """The message that was being handled when the innermost block began."""
+        return self._savepoints[-1].cause
+
+    def begin(self, opened_by: object, cause: Message | None) -> None:
+        """Open a block."""
+        serial = next_serial()
+        sizes = len(self.orders), len(self._emitted), self._changes, len(self._outcomes)
+        self._savepoints.append(_Savepoint(opened_by, serial, cause, *sizes))
+        self._causes.append(_Cause(serial, cause))
+
+    def end(self) -> None:
+        """Close the innermost block, which has succeeded."""
+        self._savepoints.pop()
+        if self._savepoints:
+            self._causes.append(_Cause(next_serial(), self.cause))
+
+    def undo(self) -> list[str]:
+        """Close the innermost block as if nothing had happened in it; return the orders concerned.
+
+        Events that survive a rollback stay.
+        """
+        savepoint = self._savepoints[-1]
+        changed = [id_ for id_, order in self.orders.items() if order.undo_since(savepoint.serial)]
+        added = list(self.orders)[savepoint.orders :]
+        for order_id in added:
+            del self.orders[order_id]
+        self.keys = {key: id_ for key, id_ in self.keys.items() if id_ in self.orders}
+        for emitted in list(self._emitted.values())[savepoint.emitted :]:
+            if not getattr(emitted.message, "survives_rollback", False):
+                del self._emitted[emitted.message.id]
+        self._changes = savepoint.changes
+        del self._outcomes[savepoint.outcomes :]
+        self._reactions = ()
+        self.end()
+        return list(dict.fromkeys([*changed, *added]))
+
+    def add(self, order: Order) -> bool:
+        """Take an order in; return whether it is new here.
+
+        Raises:
+            WrongPayload: another copy of the order, or an event of its own, is in the unit.
+        """
+        known = self.orders.get(order.id)
+        if known is order:
+            return False
+        if known is not None or order.id in self._changes:
+            raise WrongPayload(f"order {order.id} is in this unit already; change that one")
+        self.orders[order.id] = order
+        if order.key is not None:
+            self.keys[order.key] = order.id
+        return True
+
+    def emit(self, message: Message) -> None:
+        """Take a message in, once."""
+        self._emitted.setdefault(message.id, _Emitted(next_serial(), message))
+
+    def emit_change(self, event: OrderEvent, stored: OrderState | None) -> None:
+        """Take in an event that changes an order and was not recorded by it.
+
+        Raises:
+            WrongPayload: it cannot follow, or the order itself is in the unit.
+            InvalidOrder: it places an order that breaks a rule.
+        """
+        if event.id in self._emitted:
+            return
+        if event.order_id in self.orders:
+            raise WrongPayload(f"order {event.order_id} is in this unit: change it, do not emit")
+        known = self._changes.get(event.order_id)
+        before = known.state if known else stored
+        expected = known.expected if known else stored.version if stored else 0
+        key = known.key if known else None
+        if isinstance(event, OrderCreated):
+            check_created(event)
+            key = event.key
+        try:
+            change = Change(evolve(before, event), expected, key)
+        except ForbiddenMove as error:
+            raise WrongPayload(f"{type(event).__name__} cannot be emitted: {error}") from error
+        self._changes = {**self._changes, event.order_id: change}
+        self.emit(event)
+
+    def settle(self, outcome: Delivery, seen: Cursor | None) -> None:
+        """Take in what came of a delivery; see `Commit` for reactions, which have `seen`."""
+        if seen is None:
+            self._outcomes.append(outcome)
+        else:
+            self._reactions, self._seen = (outcome,), seen
+
+    def messages(self) -> list[Message]:
+        """Return commands and events in the order in which they happened, causes filled in.
+
+        Raises:
+            EndlessLoop: they cause each other in a circle.
+        """
+        happened: dict[str, Message] = {}
+        for serial, message in sorted((*self._emitted.values(), *self._recorded()), key=_serial):
+            happened.setdefault(message.id, message.caused_by(self._cause_at(serial)))
+        return list(happened.values())
+
+    def commit(self, messages: list[Message], pending: tuple[Delivery, ...]) -> Commit:
+        """Return what is to be stored."""
+        changed = [
+            Change(order.state, order.stored_version, order.key)
+            for order in self.orders.values()
+            if order.pending
+        ]
+        stored = tuple(m for m in messages if not isinstance(m, Event) or m.stored)
+        return Commit(
+            stored,
+            (*changed, *self._changes.values()),
+            pending,
+            tuple(self._outcomes),
+            self._reactions,
+            self._seen,
+            is_durable=any(isinstance(message, Event) for message in stored),
+        )
+
+    def _recorded(self) -> Iterator[_Emitted]:
+        for order in self.orders.values():
+            yield from (_Emitted(*change) for change in order.recorded)
+
+    def _cause_at(self, serial: int) -> Message | None:
+        """Return what was being handled when this happened; before the unit: as it began."""
+        index = bisect(self._causes, serial, key=_serial) - 1
+        return self._causes[max(index, 0)].message
+
+
+_serial = attrgetter("serial")

@@ -1,0 +1,290 @@
+"""The unit of work: orders and events that are stored together, or not at all.
+
+    with app.uow() as uow:
+        order = uow.orders.get(order_id)
+        order.ship()
+        uow.emit(...)
+
+On the way out the outermost block makes one commit; only then does anybody hear of its events.
+If the block raises, or the commit cannot be stored, nothing is stored and the orders in memory
+are as they were before the block. Blocks nest: an inner one that fails takes back its own
+changes and events only. Threads and asyncio tasks have units of their own.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from copy import copy
+from types import TracebackType
+from typing import Self
+
+from ..domain.events import Added, Committed, OrderEvent, RolledBack, UnitEvent
+from ..domain.order import Order, is_change
+from ..errors import AlreadySettled, OrdersError, StoreError, WiringError, WrongPayload
+from ..messaging.bus import MessageBus
+from ..messaging.message import Command, Event, Message
+from .orders import UnitOrders
+from .store import Commit, Cursor, Delivery, Store
+from .unit import Unit
+
+FEW = 10  # events of one unit; what subscribers of more have only recorded is stored together
+MOST = 500  # deliveries that are recorded together
+
+
+class UnitOfWork:
+    """Stores orders and events atomically; `with` opens a block, `emit` and `orders` use it.
+
+    Args:
+        store: where units are stored.
+        bus: publishes events, after they are stored.
+        warn: called with a sentence when something could not be recorded.
+
+    Attributes:
+        orders: the orders as the open unit sees them.
+        expected: event id and subscriber of the pending deliveries that this process makes.
+        watchers: called after a unit was stored and its events have been published.
+    """
+
+    def __init__(self, store: Store, bus: MessageBus, warn: Callable[[str], None]) -> None:
+        self._store = store
+        self._bus = bus
+        self._warn = warn
+        self._open: ContextVar[Unit | None] = ContextVar("open", default=None)
+        self._stored: ContextVar[frozenset[str]] = ContextVar("stored", default=frozenset())
+        self._group: ContextVar[list[Commit] | None] = ContextVar("group", default=None)
+        self.expected: set[tuple[str, str]] = set()
+        self.watchers: list[Callable[[], None]] = []
+        self.orders = UnitOrders(self, store)
+
+    def begin(self) -> Self:
+        """Return this unit of work for one `with` statement, which tells its end from others'."""
+        return copy(self)
+
+    def __enter__(self) -> Self:
+        unit = self._open.get()
+        if unit is None or not unit.depth:  # a task may have inherited one that is over
+            unit = Unit()
+            self._open.set(unit)
+        cause = self._bus.handling
+        unit.begin(self, cause)
+        if isinstance(cause, Command):
+            self._note(cause, unit)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        unit = self._innermost(error)
+        if unit is None:
+            return
+        try:
+            if kind is not None:
+                self._roll_back(unit)
+            elif unit.depth > 1:
+                unit.end()
+            else:
+                self._complete(unit)
+        finally:
+            if not unit.depth:
+                self._open.set(None)
+
+    @property
+    def unit(self) -> Unit:
+        """What the open unit has collected.
+
+        Raises:
+            OrdersError: none is open.
+        """
+        unit = self._open.get()
+        if unit is None or not unit.depth:
+            raise OrdersError("no unit of work is open: use `with uow:`")
+        return unit
+
+    @property
+    def is_open(self) -> bool:
+        """Whether we are inside a unit."""
+        unit = self._open.get()
+        return unit is not None and unit.depth > 0
+
+    def add(self, order: Order) -> None:
+        """Put `order` under the unit; see `UnitOrders.add`."""
+        if self.unit.add(order):
+            self._announce(Added, [order.id])
+
+    def emit(self, event: Event) -> None:
+        """Have `event` published once the unit is stored; outside a unit, store it at once.
+
+        Raises:
+            WrongPayload: it is no event with a topic, or changes an order and cannot follow.
+        """
+        if not isinstance(event, Event) or event.topic is None:
+            raise WrongPayload(f"{type(event).__name__} is no event with a topic; emit events only")
+        if not self.is_open:
+            with self.begin():
+                self.emit(event)
+            return
+        caused = event.caused_by(self._bus.handling)
+        if isinstance(caused, OrderEvent) and is_change(type(caused)):
+            self.unit.emit_change(caused, self._store.order(caused.order_id))
+        else:
+            self.unit.emit(caused)
+
+    def settle(self, outcome: Delivery, seen: Cursor | None = None) -> None:
+        """Record with this unit what came of a delivery.
+
+        Args:
+            outcome: of a delivery that must still be pending when the unit is stored; or, with
+                `seen`, of one that nobody may have recorded before.
+            seen: up to where such records were looked for.
+        """
+        self.unit.settle(outcome, seen)
+
+    def on_handled(self, command: Command) -> None:
+        """Store a command that was handled inside an open unit along with it.
+
+        Raises:
+            WiringError: its handler has left a unit of work open.
+        """
+        if self.is_open:
+            if self.unit.cause is command:
+                self._abandon(self.unit)
+                raise WiringError(
+                    f"the handler of {type(command).__name__} has left a unit of work open, so"
+                    " nothing was stored; use `with uow:`"
+                )
+            self._note(command, self.unit)
+
+    def on_published(self) -> None:
+        """Let those who follow the log know that it may have grown, unless a unit is open."""
+        if not self.is_open:
+            for watcher in tuple(self.watchers):
+                watcher()
+
+    def _note(self, command: Command, unit: Unit) -> None:
+        if command.id not in self._stored.get():
+            unit.emit(command)
+
+    def _innermost(self, error: BaseException | None) -> Unit | None:
+        """Return the unit whose innermost block is ours; refuse to end any other."""
+        unit = self._open.get()
+        if unit is not None and unit.depth and unit.opened_by is self:
+            if unit.process == os.getpid():
+                return unit
+            reason = "a unit of work ends in the process that opened it"
+        else:
+            reason = "a unit of work has to end before those around it, where it began"
+        if unit is not None:
+            self._abandon(unit)
+        if error is None:
+            raise WiringError(f"{reason}; nothing was stored")
+        return None
+
+    def _abandon(self, unit: Unit) -> None:
+        """Undo a unit whose blocks do not nest, so that none of them is stored."""
+        while unit.depth:
+            self._announce(RolledBack, unit.undo())
+
+    def _complete(self, unit: Unit) -> None:
+        """Store a unit whose last block is over; publish its events."""
+        commit = Commit()
+        try:
+            messages = unit.messages()
+            commit = unit.commit(messages, self._pending(messages))
+            self._commit(commit)
+        except BaseException as error:
+            if isinstance(error, Exception) or not self._store.holds(commit):
+                self._roll_back(unit)
+            else:  # interrupted, and stored all the same: others publish
+                self._mark_stored(unit)
+                self._store.release()
+            raise
+        order_ids = self._mark_stored(unit)
+        self._announce(Committed, order_ids)
+        self._publish([message for message in messages if isinstance(message, Event)])
+
+    def _mark_stored(self, unit: Unit) -> list[str]:
+        unit.end()
+        for order in unit.orders.values():
+            order.mark_stored()
+        return list(unit.orders)
+
+    def _pending(self, messages: Iterable[Message]) -> tuple[Delivery, ...]:
+        return tuple(
+            Delivery(message.id, subscriber.name)
+            for message in messages
+            if isinstance(message, Event) and message.stored
+            for subscriber in self._bus.subscribers(type(message))
+        )
+
+    def _commit(self, commit: Commit) -> None:
+        """Store a commit, now or with others of its group; one of commands alone never."""
+        group = self._group.get()
+        if commit.is_durable:
+            self.expected.update(delivery.key for delivery in commit.pending)
+            self._store.commit(commit)
+        elif not (commit.outcomes or commit.reactions):
+            return
+        elif group is None or commit.reactions:
+            self._store.commit(commit)
+        else:
+            group.append(commit)
+            if len(group) >= MOST:
+                self._record(group)
+        under_way = {message.id for message in self._bus.under_way}
+        ids = {message.id for message in commit.messages}
+        self._stored.set((self._stored.get() | ids) & under_way)
+
+    def _roll_back(self, unit: Unit) -> None:
+        """Undo the innermost block; what was emitted to survive this goes on without it."""
+        self._announce(RolledBack, unit.undo())
+        if unit.depth:
+            return
+        try:
+            survivors = unit.messages()
+            self._commit(unit.commit(survivors, self._pending(survivors)))
+        except OrdersError as error:  # the error that caused the rollback matters more
+            self._warn(f"what was to survive a rollback was not recorded: {error}")
+        else:
+            self._publish([message for message in survivors if isinstance(message, Event)])
+
+    def _publish(self, events: list[Event]) -> None:
+        """Publish; what the subscribers of many events only record is stored together."""
+        try:
+            if len(events) <= FEW or self._group.get() is not None:
+                self._bus.publish(*events)
+                return
+            group: list[Commit] = []
+            token = self._group.set(group)
+            try:
+                self._bus.publish(*events)
+            finally:
+                self._group.reset(token)
+                self._record(group)
+        except BaseException:
+            self._store.release()  # so that what was not delivered is not left to this process
+            raise
+
+    def _record(self, group: list[Commit]) -> None:
+        """Store what came of deliveries, except what somebody else has stored meanwhile."""
+        messages = tuple(message for commit in group for message in commit.messages)
+        outcomes = tuple(outcome for commit in group for outcome in commit.outcomes)
+        commits = [Commit(messages, outcomes=outcomes, is_durable=False), *group]
+        group.clear()
+        try:
+            for commit in commits:
+                try:
+                    self._store.commit(commit)
+                except AlreadySettled:
+                    continue
+                if commit is commits[0]:
+                    return
+        except StoreError as error:
+            self._store.release()
+            self._warn(f"what came of {len(outcomes):,} deliveries was not recorded: {error}")
+
+    def _announce(self, kind: type[UnitEvent], order_ids: Iterable[str]) -> None:
+        if self._bus.subscribers(kind):
+            self._bus.publish(*(kind(order_id=order_id) for order_id in order_ids))

@@ -1,0 +1,72 @@
+"""Rebuilds projections from the log beside the kept ones, and says what differs."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ..application.store import START, Snapshot, Store
+from .follower import Follower
+from .policy import Policy
+from .projection import Projection
+
+
+class Difference(NamedTuple):
+    """An entry of a table that is not what the log makes of it; None is no entry."""
+
+    table: str
+    key: str
+    kept: Any
+    rebuilt: Any
+
+
+class Replayed(NamedTuple):
+    """What the rebuilding of one projection has shown."""
+
+    name: str
+    found: str  # what was kept: "nothing", "equal", "different", or what is wrong with it
+    differences: list[Difference]
+
+    @property
+    def is_right(self) -> bool:
+        """Whether what was kept is what the log says, or nothing was kept."""
+        return self.found in {"nothing", "equal"}
+
+
+def replay(
+    store: Store, projections: Iterable[Callable[[], Projection]], *, keep: bool
+) -> Iterator[Replayed]:
+    """Rebuild every projection and policy; no command is sent a second time.
+
+    Each is rebuilt up to where it was: what a policy has yet to react to comes after that. A
+    policy of which nothing is kept is made when it reacts.
+
+    Args:
+        store: whose log is replayed.
+        projections: what makes each one, empty; its class will do.
+        keep: whether the rebuilt ones take the place of the kept.
+
+    Raises:
+        FollowerError, StoreError: a projection cannot be rebuilt, or not be kept.
+    """
+    for make in projections:
+        kept, rebuilt = Follower(store, make), Follower(store, make)
+        damage, is_kept = kept.load(), kept.cursor != START
+        if is_kept or not isinstance(rebuilt.projection, Policy):
+            rebuilt.catch_up(kept.cursor if is_kept else None)
+        tables = kept.projection.tables, rebuilt.projection.tables
+        differences = list(_compare(*tables)) if is_kept else []
+        verdict = "different" if differences else "equal" if is_kept else "nothing"
+        if keep and damage:  # a policy begins anew; the log knows what it has reacted to
+            store.save(rebuilt.name, Snapshot(rebuilt.cursor, rebuilt.projection.documents()))
+        elif keep:
+            rebuilt.save()
+        yield Replayed(rebuilt.name, damage or verdict, differences)
+
+
+def _compare(
+    kept: Mapping[str, Mapping[str, Any]], rebuilt: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Difference]:
+    for table in rebuilt:
+        for key in sorted(kept[table].keys() | rebuilt[table].keys(), key=str):
+            before, after = kept[table].get(key), rebuilt[table].get(key)
+            if before != after:
+                yield Difference(table, key, before, after)

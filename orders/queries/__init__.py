@@ -1,0 +1,4 @@
+"""What was (`history`), what came of it (`trace`), what happens now (`feed`).
+
+They read the store by its port and change nothing.
+"""

@@ -1,0 +1,197 @@
+"""How fast it is here, beside what one would otherwise pick and beside what the disk allows.
+
+Absolute numbers say little about a noisy machine; what is measured in one run, minutes apart
+at most and on one disk, can be compared.
+"""
+
+import json
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from shutil import rmtree
+from statistics import median
+from tempfile import mkdtemp
+from time import perf_counter
+from typing import NamedTuple
+
+import msgspec
+from tinydb import TinyDB
+
+from ..application.notifications import NullNotifier
+from ..bootstrap import App, bootstrap
+from ..domain.commands import PlaceOrder
+from ..domain.events import OrderShipped
+from ..messaging.message import new_id
+
+PLACES = 20  # one by one, in each round
+ROUNDS = 15
+BULK = 5_000
+EVENTS = 10_000
+LISTS = 20
+LIMIT = 3.0  # seconds for what a slow competitor does
+STEPS = 7  # for each size
+
+MEASURES = {
+    "placed": "orders placed one by one, each durable",
+    "imported": "orders imported",
+    "one_subscriber": "events published to one subscriber",
+    "three_subscribers": "events published to three subscribers",
+    "listed": "stores opened and the newest 20 orders listed",
+    "tinydb": "orders inserted into plain TinyDB",
+    "disk": "the bytes of an order appended and synced: the limit",
+    "times_tinydb": "= times faster placed than inserted into plain TinyDB",
+    "times_disk": "= times slower placed than appended and synced",
+}
+
+_fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS has none
+
+_ITEMS = [f"item {number}" for number in range(1_000)]
+
+
+class Rates(NamedTuple):
+    """How many a second, on a store that holds `orders` already."""
+
+    orders: int
+    placed: float
+    disk: float  # the bytes of an order, appended and synced
+    imported: float
+    one_subscriber: float  # events published
+    three_subscribers: float
+    listed: float  # lists of the newest 20, the store opened anew for each
+    tinydb: float  # orders inserted into plain TinyDB, its file as large
+
+    @property
+    def times_tinydb(self) -> float:
+        """How many times faster an order is placed than inserted into plain TinyDB."""
+        return self.placed / self.tinydb
+
+    @property
+    def times_disk(self) -> float:
+        """How many times longer an order takes than appending and syncing its bytes."""
+        return self.disk / self.placed
+
+
+def rows(rates: Sequence[Rates]) -> list[tuple[str, ...]]:
+    """Return the measures, each with its value for every size of store."""
+    return [
+        (text, *(_number(getattr(rate, name)) for rate in rates)) for name, text in MEASURES.items()
+    ]
+
+
+def as_object(rates: Rates) -> dict[str, float]:
+    """Return the measures for JSON."""
+    return {name: round(getattr(rates, name), 2) for name in ("orders", *MEASURES)}
+
+
+def measure(parent: Path, orders: int, advance: Callable[[], None]) -> Rates:
+    """Measure on a store of `orders` orders, in a directory of its own under `parent`.
+
+    Args:
+        parent: on the disk that is measured.
+        orders: how many to have before.
+        advance: called `STEPS` times.
+    """
+    directory = Path(mkdtemp(prefix=".orders-bench-", dir=parent))
+    try:
+        rates = []
+        for rate in _rates(directory, orders):
+            rates.append(rate)
+            advance()
+        return Rates(orders, *rates)
+    finally:
+        rmtree(directory, ignore_errors=True)
+
+
+def _rates(directory: Path, orders: int) -> Iterator[float]:
+    data = directory / "store"
+    if orders:
+        _import(data, directory, orders)
+    with bootstrap(data, notifier=NullNotifier()) as app:
+        yield from _place(app, data / "events.jsonl", directory / "limit")
+    yield BULK / _import(data, directory, BULK)
+    with bootstrap(data) as app:
+        for name in ("first", "second", "third"):
+            app.bus.subscribe(OrderShipped, _hear, name=name)
+            if name != "second":
+                yield _rate(EVENTS, lambda: app.bus.publish(OrderShipped(order_id="1")))
+    yield _rate(LISTS, lambda: _list(data))
+    with _plain_tinydb(directory / "tinydb.json", orders) as database:
+        yield _rate(ROUNDS * PLACES, lambda: database.insert(_document()))
+
+
+def _place(app: App, log: Path, limit: Path) -> Iterator[float]:
+    """Place orders, and append the same bytes to a plain file, in turns: disks vary with time."""
+    placed, appended = [], []
+    with limit.open("ab", buffering=0) as file:
+        for _ in range(ROUNDS):
+            before = log.stat().st_size if log.exists() else 0
+            placed.append(_rate(PLACES, lambda: app.bus.send(PlaceOrder(_some_items()))))
+            with log.open("rb") as written:
+                written.seek(before)
+                lines = written.readlines()
+            commits = [b"".join(pair) for pair in zip(lines[::2], lines[1::2], strict=True)]
+            appended.append(_append(file.fileno(), commits))
+    yield median(placed)
+    yield median(appended)
+
+
+def _append(descriptor: int, commits: Sequence[bytes]) -> float:
+    same = iter(commits)
+
+    def append() -> None:
+        os.write(descriptor, next(same))
+        _fdatasync(descriptor)
+
+    return _rate(len(commits), append)
+
+
+def _rate(times: int, action: Callable[[], object]) -> float:
+    """Return how often a second the action can be done; do it `times` times, if it is not slow."""
+    done, start = 0, perf_counter()
+    while done < times and perf_counter() - start < LIMIT:
+        action()
+        done += 1
+    return done / (perf_counter() - start)
+
+
+def _import(data: Path, directory: Path, orders: int) -> float:
+    """Import so many orders; return the seconds."""
+    file = directory / "orders.jsonl"
+    with file.open("wb") as lines:
+        for _ in range(orders):
+            order = {"items": _some_items(), "customer": "Ada", "key": new_id()}
+            lines.write(msgspec.json.encode(order) + b"\n")
+    start = perf_counter()
+    exchange.check(file)
+    with bootstrap(data, notifier=NullNotifier()) as app:
+        exchange.import_file(app, file, lambda: None)
+    return perf_counter() - start
+
+
+def _list(data: Path) -> None:
+    with bootstrap(data) as app:
+        app.orders.list(limit=20)
+        app.orders.count()
+
+
+def _plain_tinydb(path: Path, orders: int) -> TinyDB:
+    documents = {str(number): _document() for number in range(1, orders + 1)}
+    path.write_text(json.dumps({"_default": documents}), "utf-8")
+    return TinyDB(path)
+
+
+def _document() -> dict[str, object]:
+    return {"id": new_id(), "items": _some_items(), "customer": "Ada", "status": "placed"}
+
+
+def _some_items() -> tuple[str, ...]:
+    return tuple(random.choices(_ITEMS, k=random.randint(1, 3)))  # noqa: S311 - no secret
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.1f}"  # noqa: PLR2004 - three digits
+
+
+def _hear(event: OrderShipped) -> str:
+    return event.order_id
