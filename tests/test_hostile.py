@@ -315,7 +315,7 @@ def write(data, *messages):
 @pytest.mark.parametrize(
     ("year", "zone"), [(1, "UTC"), (1, "America/New_York"), (9999, "Asia/Tokyo")]
 )
-def test_times_at_the_end_of_time_are_shown(orders, data, year, zone):
+def test_times_at_the_end_of_time_are_shown(tool, data, year, zone):
     first, last = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
     time = first if year == 1 else last
     write(data, OrderCreated(order_id="o", items=("x",), time=time, correlation_id="c"))
@@ -324,14 +324,14 @@ def test_times_at_the_end_of_time_are_shown(orders, data, year, zone):
         ["list"], ["show", "o"], ["trace", "o"], ["stats"], ["replay"], ["list", "--at", "now"],
         ["watch", "--from", "start", "--until-idle", "0.01"],
     ):  # fmt: skip
-        result = orders(*arguments, env=environment)
+        result = tool(*arguments, env=environment)
         assert "Traceback" not in result.stderr, arguments
         assert result.returncode == 0, arguments
         harmless((result.returncode, result.stdout, result.stderr), "terminal")
 
 
 @pytest.mark.parametrize("form", ["pipe", "terminal"])
-def test_messages_that_are_their_own_cause_are_traced_to_an_end(orders, data, form):
+def test_messages_that_are_their_own_cause_are_traced_to_an_end(tool, data, form):
     first = OrderCreated(order_id="o", items=("x",), id="A", correlation_id="c")
     write(
         data,
@@ -343,7 +343,7 @@ def test_messages_that_are_their_own_cause_are_traced_to_an_end(orders, data, fo
     )
     environment = {"FORCE_COLOR": "1"} if form == "terminal" else {}
     for run in ({}, environment):  # piped first, where a circle is found sooner
-        result = orders("trace", "o", env=run)
+        result = tool("trace", "o", env=run)
         harmless((result.returncode, result.stdout, result.stderr), form)
         assert result.returncode == 0
         assert "OrderCreated" in result.stdout
