@@ -1,12 +1,14 @@
 """What the tests share: a store of their own, and the tool as a real process."""
 
 import fcntl
+import gc
 import os
 import pty
 import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 import traceback
@@ -18,6 +20,12 @@ import pexpect
 import pytest
 
 from orders import Notice, bootstrap, cli
+
+
+def pytest_collection_finish():
+    """Have garbage collection leave alone what is loaded: a fork would copy all it looks at."""
+    gc.collect()
+    gc.freeze()
 
 
 class Sales:
@@ -187,29 +195,35 @@ def be_the_tool(arguments, env, streams):
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace")  # as Python opens it
     os.environ.update(env)
     time.tzset()
+    tempfile.tempdir = None  # which is looked up once
     sys.argv = ["orders", *arguments]
     cli.main()
 
 
 @pytest.fixture
-def tool(fork, data, tmp_path):
+def tool(fork, data):
     """As `orders`, in a fork of this process, which has imported everything."""
 
-    def main(arguments, env, names):
-        kinds = (os.O_RDONLY, *[os.O_WRONLY | os.O_CREAT | os.O_TRUNC] * 2)
-        be_the_tool(arguments, env, [os.open(*opened) for opened in zip(names, kinds, strict=True)])
+    def main(arguments, env, streams):
+        be_the_tool(arguments, env, [stream.fileno() for stream in streams])
 
     def read(file):
-        return file.read_text("utf-8", "surrogateescape")
+        file.seek(0)
+        text = file.read().decode("utf-8", "surrogateescape")
+        return text.replace("\r\n", "\n").replace("\r", "\n")  # as subprocess.run does
 
     def run(*arguments, input="", env=(), data=data, stdout=None):  # noqa: A002 - as `orders` does
-        typed, output, errors = (tmp_path / f".{name}" for name in ("stdin", "stdout", "stderr"))
-        typed.write_text(input, "utf-8", "surrogateescape", newline="")
         environment = {"ORDERS_DATA": str(data), **dict(env)}
-        names = (typed, stdout or output, errors)
-        returncode = fork(main, arguments, environment, names).wait()
-        text = "" if stdout else read(output)
-        return subprocess.CompletedProcess(arguments, returncode, text, read(errors))
+        with (
+            tempfile.TemporaryFile() as typed,
+            Path(stdout).open("wb") if stdout else tempfile.TemporaryFile() as output,
+            tempfile.TemporaryFile() as errors,
+        ):
+            typed.write(input.encode("utf-8", "surrogateescape"))
+            typed.seek(0)
+            returncode = fork(main, arguments, environment, (typed, output, errors)).wait()
+            text = "" if stdout else read(output)
+            return subprocess.CompletedProcess(arguments, returncode, text, read(errors))
 
     return run
 

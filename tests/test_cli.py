@@ -592,13 +592,13 @@ def test_json_is_json_whatever_the_encoding_of_the_output(orders, send):
 
 @pytest.mark.parametrize("form", ["json", "jsonl", "csv"])
 def test_an_export_loses_no_letter_whatever_the_encoding_of_the_output(
-    orders, send, tmp_path, form
+    orders, tool, send, tmp_path, form
 ):
     send(PlaceOrder(("🧞 carpet", "Zoë"), "עדה"))
     result = orders("export", "--format", form, env={"PYTHONIOENCODING": "ascii"})
     (tmp_path / f"o.{form}").write_text(done(result), "utf-8")
-    orders("import", f"o.{form}", data=tmp_path / "other")
-    (copied,) = json.loads(done(orders("list", "--json", data=tmp_path / "other")))
+    tool("import", f"o.{form}", data=tmp_path / "other")
+    (copied,) = json.loads(done(tool("list", "--json", data=tmp_path / "other")))
     assert (copied["items"], copied["customer"]) == (["🧞 carpet", "Zoë"], "עדה")
 
 

@@ -366,7 +366,7 @@ def test_a_key_used_across_a_crash_at_every_point_gives_exactly_one_order(tool, 
 @pytest.fixture
 def file(tmp_path):
     """A file to import: so many orders that they take several commits."""
-    lines = (f'{{"items": ["item {n}"], "key": "key {n}"}}\n' for n in range(1100))
+    lines = (f'{{"items": ["item {n}"], "key": "key {n}"}}\n' for n in range(600))
     path = tmp_path / "orders.jsonl"
     path.write_text("".join(lines))
     return path
@@ -378,7 +378,7 @@ def test_an_import_killed_and_run_again_places_every_order_once(point, file, too
     again = tool("import", str(file))
     assert again.returncode == 0
     placed = stored(data).values()
-    assert sorted(order.items for order in placed) == sorted((f"item {n}",) for n in range(1100))
+    assert sorted(order.items for order in placed) == sorted((f"item {n}",) for n in range(600))
     with open_app(data) as app:
         assert unwell(app) <= {"leftovers"}, list(examine(app))
 

@@ -239,11 +239,11 @@ def test_help_on_a_terminal_has_every_word_of_the_piped_help(tool, screen):
 
 @pytest.fixture
 def many(tmp_path):
-    """A file of 8,000 orders, and how many they are."""
+    """A file of 5,000 orders, and how many they are."""
     file = tmp_path / "many.jsonl"
-    rows = ({"items": [f"item {number}"], "key": f"k{number}"} for number in range(8000))
+    rows = ({"items": [f"item {number}"], "key": f"k{number}"} for number in range(5000))
     file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    return file, 8000
+    return file, 5000
 
 
 def test_import_shows_a_progress_bar_on_a_terminal(screen, tmp_path):
