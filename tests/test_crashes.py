@@ -32,10 +32,11 @@ def start_for(point):
     return "fresh" if "directory" in point else "existing"
 
 
-def once_or_long(start, point, *others, is_turn=True):
-    """Return the parameters, for the short form or only for the long one."""
-    is_short = start == start_for(point) and is_turn
-    return pytest.param(start, point, *others, marks=() if is_short else pytest.mark.long)
+def once_and_always(start, point, *others, is_turn=True):
+    """Return parameters, the last of them how often: once in the short form, at most; any time."""
+    if start == start_for(point) and is_turn:
+        yield pytest.param(start, point, *others, 1)
+    yield pytest.param(start, point, *others, None, marks=pytest.mark.long)
 
 
 class Quiet:
@@ -170,18 +171,19 @@ def test_a_place_reaches_every_fault_point_but_those_of_a_torn_log(prepared, too
 
 
 @pytest.mark.parametrize(
-    ("start", "point"),
+    ("start", "point", "times"),
     [
-        once_or_long(start, point)
+        parameters
         for start, point in product(STARTS, POINTS)
         if start == "torn" or point not in NEEDS_A_TORN_LOG
+        for parameters in once_and_always(start, point)
     ],
 )
 def test_a_place_killed_at_any_point_leaves_all_or_nothing_and_the_next_works(
-    point, start, prepared, orders, tool
+    point, start, times, prepared, orders, tool
 ):
     # in an interpreter of its own the first time that a log is torn, else in a fork
-    for nth in count(1):
+    for nth in islice(count(1), times):
         data, runs = prepared(start)
         before = stored(data)
         command = orders if nth == 1 and start == "torn" else tool
@@ -211,16 +213,18 @@ def test_a_place_killed_at_any_point_leaves_all_or_nothing_and_the_next_works(
 
 
 @pytest.mark.parametrize(
-    ("start", "point", "error"),
+    ("start", "point", "error", "times"),
     [
-        once_or_long(start, point, error, is_turn=POINTS.index(point) % 2 == ERRORS.index(error))
+        parameters
         for start, point, error in product(STARTS, POINTS, ERRORS)
+        for is_turn in [POINTS.index(point) % 2 == ERRORS.index(error)]
+        for parameters in once_and_always(start, point, error, is_turn=is_turn)
     ],
 )
 def test_a_system_call_that_fails_costs_no_order_and_leaves_a_store_that_works(
-    point, start, error, prepared, tool
+    point, start, error, times, prepared, tool
 ):
-    for nth in count(1):
+    for nth in islice(count(1), times):
         data, runs = prepared(start)
         before, log = stored(data), whole_lines(data)
         run = tool("place", *ITEMS, data=data, env=fault(f"{point}@{nth}={error}"))
