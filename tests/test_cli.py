@@ -109,47 +109,47 @@ def test_orders_alone_shows_the_help(orders, data):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_a_help_with_an_example(orders, command):
-    text = done(orders(command, "-h"))
+def test_every_command_has_a_help_with_an_example(tool, command):
+    text = done(tool(command, "-h"))
     assert text.startswith(f"Usage: orders {command} ")
     assert f"\n  Example: orders {command}" in text
 
 
-def test_data_names_the_directory_and_wins_over_the_environment(orders, tmp_path, data):
-    done(orders("--data", str(tmp_path / "other"), "place", "rope"))
+def test_data_names_the_directory_and_wins_over_the_environment(tool, tmp_path, data):
+    done(tool("--data", str(tmp_path / "other"), "place", "rope"))
     assert (tmp_path / "other" / "events.jsonl").exists()
     assert not data.exists()
 
 
-def test_data_is_the_default_directory(orders, tmp_path):
-    done(orders("place", "rope", data=""))
+def test_data_is_the_default_directory(tool, tmp_path):
+    done(tool("place", "rope", data=""))
     assert (tmp_path / "data" / "events.jsonl").exists()
 
 
 # Listing
 
 
-def test_a_piped_list_is_one_order_a_line_with_every_value_in_full(orders, send):
+def test_a_piped_list_is_one_order_a_line_with_every_value_in_full(tool, send):
     customer, items = "A" * 200, ("💡 lamp", 'a "b"', "c" * 300)
     (order_id,) = send(PlaceOrder(items, customer))
-    ((number, placed_at, status, who, what),) = rows(orders("list"))
+    ((number, placed_at, status, who, what),) = rows(tool("list"))
     assert (number, status, who) == (order_id, "placed", customer)
     assert re.fullmatch(ISO, placed_at)
     assert tuple(json.loads(what)) == items
 
 
-def test_a_list_is_newest_first_and_has_all_orders_when_piped(orders, send):
+def test_a_list_is_newest_first_and_has_all_orders_when_piped(tool, send):
     order_ids = send(*(PlaceOrder((f"item {number}",)) for number in range(25)))
-    assert ids(orders("list")) == order_ids[::-1]
-    assert [order["id"] for order in json.loads(done(orders("list", "--json")))] == order_ids[::-1]
+    assert ids(tool("list")) == order_ids[::-1]
+    assert [order["id"] for order in json.loads(done(tool("list", "--json")))] == order_ids[::-1]
 
 
-def test_an_empty_store_lists_nothing_and_creates_nothing(orders, data):
-    result = orders("list")
+def test_an_empty_store_lists_nothing_and_creates_nothing(tool, data):
+    result = tool("list")
     assert (result.returncode, result.stdout) == (0, "")
     assert "orders place" in result.stderr
-    assert json.loads(done(orders("export"))) == []
-    assert json.loads(done(orders("log", "--json"))) == []
+    assert json.loads(done(tool("export"))) == []
+    assert json.loads(done(tool("log", "--json"))) == []
     assert not data.exists()
 
 
@@ -169,41 +169,41 @@ def test_an_empty_store_lists_nothing_and_creates_nothing(orders, data):
         (["--until", "1999-12-31T23:59"], []),
     ],
 )
-def test_a_filter_lists_only_what_it_names(orders, send, arguments, found):
+def test_a_filter_lists_only_what_it_names(tool, send, arguments, found):
     order_ids = send(*TWO)
     send(ShipOrder(order_ids[0]))
-    result = orders("list", *arguments)
+    result = tool("list", *arguments)
     assert result.returncode == 0
     listed = [line.split("\t")[0] for line in result.stdout.splitlines()]
     assert listed == [order_ids[number] for number in found]
 
 
-def test_since_is_inclusive_and_until_is_not(orders, send):
+def test_since_is_inclusive_and_until_is_not(tool, send):
     first, second = send(*TWO)
-    time = rows(orders("list"))[0][1]
-    assert ids(orders("list", "--since", time)) == [second]
-    assert ids(orders("list", "--until", time)) == [first]
+    time = rows(tool("list"))[0][1]
+    assert ids(tool("list", "--since", time)) == [second]
+    assert ids(tool("list", "--until", time)) == [first]
 
 
 @pytest.mark.parametrize("time", ["tomorrow", "", "3 fortnights", "2026-13-01", "999999w", "5ſ"])
-def test_a_time_that_is_none_is_wrong_use(orders, time):
-    refused(orders("list", "--since", time), "--since", status=2)
+def test_a_time_that_is_none_is_wrong_use(tool, time):
+    refused(tool("list", "--since", time), "--since", status=2)
 
 
 @pytest.mark.parametrize("form", [[], ["--json"], ["--csv"]])
-def test_a_shortened_list_says_so_to_people_only(orders, send, form):
+def test_a_shortened_list_says_so_to_people_only(tool, send, form):
     send(*TWO)
-    whole, short = orders("list", *form), orders("list", "--limit", "1", *form)
+    whole, short = tool("list", *form), tool("list", "--limit", "1", *form)
     assert whole.stderr == ""
     assert "1 of 2" in short.stderr
     assert "1 of 2" not in short.stdout
     assert "rope" not in short.stdout
-    assert orders("list", "--limit", "9" * 20, *form).stdout == whole.stdout
+    assert tool("list", "--limit", "9" * 20, *form).stdout == whole.stdout
 
 
-def test_list_json_is_an_array_of_orders_with_the_documented_fields(orders, send):
+def test_list_json_is_an_array_of_orders_with_the_documented_fields(tool, send):
     order_id, _ = send(*TWO)
-    newest, oldest = json.loads(done(orders("list", "--json")))
+    newest, oldest = json.loads(done(tool("list", "--json")))
     assert list(newest) == ORDER_FIELDS
     assert re.fullmatch(ISO, oldest.pop("placed_at"))
     assert oldest == {
@@ -215,13 +215,13 @@ def test_list_json_is_an_array_of_orders_with_the_documented_fields(orders, send
     }
 
 
-def test_a_missing_customer_is_null(orders):
-    assert json.loads(orders("place", "rope", "--json").stdout)["customer"] is None
+def test_a_missing_customer_is_null(tool):
+    assert json.loads(tool("place", "rope", "--json").stdout)["customer"] is None
 
 
-def test_list_csv_has_a_header_and_one_item_a_row(orders, send):
+def test_list_csv_has_a_header_and_one_item_a_row(tool, send):
     send(*TWO)
-    found = list(csv.DictReader(done(orders("list", "--csv")).splitlines()))
+    found = list(csv.DictReader(done(tool("list", "--csv")).splitlines()))
     assert [(row["customer"], row["item"]) for row in found] == [
         ("Bob", "100 inch TV"),
         ("Bob", "lamp"),
@@ -229,136 +229,134 @@ def test_list_csv_has_a_header_and_one_item_a_row(orders, send):
     ]
 
 
-def test_json_and_csv_exclude_each_other(orders):
-    refused(orders("list", "--json", "--csv"), "--json", "--csv", status=2)
+def test_json_and_csv_exclude_each_other(tool):
+    refused(tool("list", "--json", "--csv"), "--json", "--csv", status=2)
 
 
 # Placing
 
 
-def test_place_json_prints_the_order_and_tells_the_notice_to_people(orders):
-    result = orders("place", "rope", "--json", "--customer", " Ada ")
+def test_place_json_prints_the_order_and_tells_the_notice_to_people(tool):
+    result = tool("place", "rope", "--json", "--customer", " Ada ")
     order = json.loads(result.stdout)
     assert list(order) == ORDER_FIELDS
     assert (order["items"], order["customer"]) == (["rope"], "Ada")
     assert f"ID: {order['id']}\n" in result.stderr
-    assert json.loads(done(orders("list", "--json"))) == [order]
+    assert json.loads(done(tool("list", "--json"))) == [order]
 
 
-def test_place_reads_items_from_standard_input(orders):
-    done(orders("place", "first", "-", "last", input="100 inch TV\r\n  magic carpet"))
-    (order,) = json.loads(done(orders("list", "--json")))
+def test_place_reads_items_from_standard_input(tool):
+    done(tool("place", "first", "-", "last", input="100 inch TV\r\n  magic carpet"))
+    (order,) = json.loads(done(tool("list", "--json")))
     assert order["items"] == ["first", "100 inch TV", "magic carpet", "last"]
 
 
-def test_the_same_key_again_gives_the_first_order_and_notifies_nobody(orders):
-    first = orders("place", "rope", "--key", "k", "--json")
-    again = orders("place", "other", "--key", " k ", "--json")
+def test_the_same_key_again_gives_the_first_order_and_notifies_nobody(tool):
+    first = tool("place", "rope", "--key", "k", "--json")
+    again = tool("place", "other", "--key", " k ", "--json")
     order = json.loads(first.stdout)
     assert json.loads(again.stdout) == order
     assert "New Order" not in again.stderr
     assert order["id"] in again.stderr
-    assert sum(row[2] == "NotifySales" for row in rows(orders("log"))) == 1
-    assert orders("place", "rope", "--key", "k").stdout == ""
+    assert sum(row[2] == "NotifySales" for row in rows(tool("log"))) == 1
+    assert tool("place", "rope", "--key", "k").stdout == ""
 
 
 @pytest.mark.parametrize(
     "item", ["[/]", "[red]x[/red]", "[link=file:///etc]x", ":smile:", "%s {0}"]
 )
-def test_an_item_with_markup_is_placed_and_shown_literally(orders, screen, item):
-    assert f"Items: {[item]!r}\n" in done(orders("place", item))
-    assert json.loads(rows(orders("list"))[0][4]) == [item]
+def test_an_item_with_markup_is_placed_and_shown_literally(tool, screen, item):
+    assert f"Items: {[item]!r}\n" in done(tool("place", item))
+    assert json.loads(rows(tool("list"))[0][4]) == [item]
     assert item in screen("list")[1]
 
 
-def test_an_item_may_look_like_an_option_after_two_dashes(orders):
-    assert "Items: ['--json', '-x']" in done(orders("place", "--", "--json", "-x"))
+def test_an_item_may_look_like_an_option_after_two_dashes(tool):
+    assert "Items: ['--json', '-x']" in done(tool("place", "--", "--json", "-x"))
 
 
 # Moving
 
 
-def test_ship_and_cancel_and_show_take_the_beginning_of_an_id(orders, send):
+def test_ship_and_cancel_and_show_take_the_beginning_of_an_id(tool, send):
     shipped, cancelled = send(*TWO)
     length = next(n for n in range(1, 37) if shipped[:n] != cancelled[:n])
     told = [
-        orders("ship", shipped[:length]),
-        orders("cancel", cancelled[:length], "--reason", "no stock"),
+        tool("ship", shipped[:length]),
+        tool("cancel", cancelled[:length], "--reason", "no stock"),
     ]
     assert [(result.returncode, result.stdout) for result in told] == [(0, ""), (0, "")]
     assert shipped in told[0].stderr
     assert cancelled in told[1].stderr
-    assert [order["status"] for order in json.loads(done(orders("list", "--json")))] == [
+    assert [order["status"] for order in json.loads(done(tool("list", "--json")))] == [
         "cancelled",
         "shipped",
     ]
-    assert "no stock" in done(orders("show", cancelled[:length]))
+    assert "no stock" in done(tool("show", cancelled[:length]))
 
 
-def test_show_prints_the_order_and_then_its_history(orders, send):
+def test_show_prints_the_order_and_then_its_history(tool, send):
     (order_id,) = send(PlaceOrder(("rope",), "Ada"))
     send(ShipOrder(order_id))
-    order, *history = rows(orders("show", order_id))
-    assert [order] == rows(orders("list"))
+    order, *history = rows(tool("show", order_id))
+    assert [order] == rows(tool("list"))
     assert [step[1] for step in history] == ["OrderCreated", "OrderShipped"]
     assert all(re.fullmatch(ISO, step[0]) for step in history)
 
 
-def test_show_json_is_the_order_with_its_history(orders, send):
+def test_show_json_is_the_order_with_its_history(tool, send):
     (order_id,) = send(PlaceOrder(("rope",), "Ada"))
     send(ShipOrder(order_id))
-    order = json.loads(done(orders("show", order_id, "--json")))
+    order = json.loads(done(tool("show", order_id, "--json")))
     assert list(order) == [*ORDER_FIELDS, "history"]
     history = [(step["version"], step["event"]) for step in order.pop("history")]
     assert history == [(1, "OrderCreated"), (2, "OrderShipped")]
-    assert [order] == json.loads(done(orders("list", "--json")))
+    assert [order] == json.loads(done(tool("list", "--json")))
 
 
 @pytest.mark.parametrize("move", ["show", "ship", "cancel"])
-def test_an_ambiguous_id_is_answered_with_the_candidates(orders, data, move):
+def test_an_ambiguous_id_is_answered_with_the_candidates(tool, data, move):
     order_ids = [f"aaaa{number:04}-0000-4000-8000-000000000000" for number in range(2)]
     with bootstrap(data) as app, app.uow() as uow:
         for order_id in order_ids:
             uow.emit(OrderCreated(order_id=order_id, items=("rope",)))
-    refused(orders(move, "aaaa"), *order_ids)
+    refused(tool(move, "aaaa"), *order_ids)
 
 
 @pytest.mark.parametrize(
     ("move", "order_id"),
     [("show", "nope"), ("ship", "nope"), ("cancel", "nope"), ("show", ""), ("ship", "\x1b[31m")],
 )
-def test_an_unknown_id_is_refused(orders, send, move, order_id):
+def test_an_unknown_id_is_refused(tool, send, move, order_id):
     send(*TWO)
-    refused(orders(move, order_id), "orders list")
+    refused(tool(move, order_id), "orders list")
 
 
-def test_a_forbidden_move_is_refused_and_names_the_state(orders, send):
+def test_a_forbidden_move_is_refused_and_names_the_state(tool, send):
     shipped, _ = send(*TWO)
     send(ShipOrder(shipped))
-    refused(orders("cancel", shipped), "cancel", shipped, "shipped")
-    refused(orders("ship", shipped), "ship", shipped, "shipped")
-    assert json.loads(done(orders("show", shipped, "--json")))["version"] == 2
+    refused(tool("cancel", shipped), "cancel", shipped, "shipped")
+    refused(tool("ship", shipped), "ship", shipped, "shipped")
+    assert json.loads(done(tool("show", shipped, "--json")))["version"] == 2
 
 
 # Log and topics
 
 
-def test_log_json_is_an_array_of_lines_with_the_documented_fields(orders, send):
+def test_log_json_is_an_array_of_lines_with_the_documented_fields(tool, send):
     send(*TWO)
-    lines = json.loads(done(orders("log", "--json")))
+    lines = json.loads(done(tool("log", "--json")))
     assert [line["seq"] for line in lines] == [1, 2, 3, 4]
     fields = ["format", "seq", "time", "messages", "deliveries", "owner", "settled", "crc"]
     for line in lines:
         assert list(line) == [field for field in fields if field in line]
     assert [message["type"] for message in lines[0]["messages"]] == ["PlaceOrder", "OrderCreated"]
-    assert [line["seq"] for line in json.loads(done(orders("log", "--after", "3", "--json")))] == [
-        4
-    ]
+    assert [line["seq"] for line in json.loads(done(tool("log", "--after", "3", "--json")))] == [4]
 
 
-def test_a_piped_log_tells_each_message_and_delivery_with_its_number_and_time(orders, send):
+def test_a_piped_log_tells_each_message_and_delivery_with_its_number_and_time(tool, send):
     send(TWO[0])
-    found = rows(orders("log"))
+    found = rows(tool("log"))
     assert [(row[0], row[2]) for row in found] == [
         ("1", "PlaceOrder"),
         ("1", "OrderCreated"),
@@ -369,8 +367,8 @@ def test_a_piped_log_tells_each_message_and_delivery_with_its_number_and_time(or
     assert all(re.fullmatch(ISO, row[1]) for row in found)
 
 
-def test_topics_shows_who_handles_what(orders, data):
-    wiring = {row[0]: row[1:] for row in rows(orders("topics"))}
+def test_topics_shows_who_handles_what(tool, data):
+    wiring = {row[0]: row[1:] for row in rows(tool("topics"))}
     assert wiring["place-order"][:2] == ["PlaceOrder", "command"]
     assert wiring["place-order"][2].startswith("place_order (handlers.py:")
     created = r"order_created \(handlers.py:\d+\), Bestseller.react \(policies.py:\d+\)"
@@ -397,8 +395,8 @@ def test_topics_shows_who_handles_what(orders, data):
     ],
     ids=" ".join,
 )
-def test_wrong_use_exits_2_in_one_line(orders, data, arguments):
-    refused(orders(*arguments), "--help", status=2)
+def test_wrong_use_exits_2_in_one_line(tool, data, arguments):
+    refused(tool(*arguments), "--help", status=2)
     assert not data.exists()
 
 
@@ -417,8 +415,8 @@ def test_wrong_use_exits_2_in_one_line(orders, data, arguments):
     ],
     ids=ascii,
 )
-def test_hostile_wrong_use_is_never_echoed_raw(orders, arguments):
-    result = orders(*arguments)
+def test_hostile_wrong_use_is_never_echoed_raw(tool, arguments):
+    result = tool(*arguments)
     refused(result, "--help", status=2)
     if not RAW.search(arguments[-1]):
         assert arguments[-1] in result.stderr
@@ -438,24 +436,24 @@ def test_hostile_wrong_use_is_never_echoed_raw(orders, arguments):
         ("x" * 501, "501"),
     ],
 )
-def test_an_item_that_is_no_name_is_refused_with_the_reason(orders, item, named):
-    refused(orders("place", "rope", item), "item 2", named)
-    assert orders("list").stdout == ""
+def test_an_item_that_is_no_name_is_refused_with_the_reason(tool, item, named):
+    refused(tool("place", "rope", item), "item 2", named)
+    assert tool("list").stdout == ""
 
 
-def test_a_customer_and_a_key_are_held_to_the_same_rule(orders):
-    refused(orders("place", "rope", "--customer", "\x1b"), "customer", "U+001B")
-    refused(orders("place", "rope", "--key", " "), "key", "blank")
-    refused(orders("place", "rope", "--key", "\udcff"), "key", "U+DCFF")
+def test_a_customer_and_a_key_are_held_to_the_same_rule(tool):
+    refused(tool("place", "rope", "--customer", "\x1b"), "customer", "U+001B")
+    refused(tool("place", "rope", "--key", " "), "key", "blank")
+    refused(tool("place", "rope", "--key", "\udcff"), "key", "U+DCFF")
 
 
-def test_more_than_a_thousand_items_are_refused(orders):
-    refused(orders("place", "-", input="x\n" * 1001), "1,000")
-    refused(orders("place", "-", input=""), "at least one item")
+def test_more_than_a_thousand_items_are_refused(tool):
+    refused(tool("place", "-", input="x\n" * 1001), "1,000")
+    refused(tool("place", "-", input=""), "at least one item")
 
 
-def test_an_endless_item_is_refused_and_not_repeated(orders):
-    result = orders("place", "-", input="x" * 10_000_000)
+def test_an_endless_item_is_refused_and_not_repeated(tool):
+    result = tool("place", "-", input="x" * 10_000_000)
     refused(result, "10,000,000 characters")
     assert len(result.stderr) < 200
 
@@ -464,30 +462,30 @@ def test_standard_input_that_is_no_text_is_refused(orders):
     refused(orders("place", "-", input="rope\n\udcff\n"))
 
 
-def test_a_refused_order_is_in_the_log(orders):
-    orders("place", "\x1b[31mred")
-    ((_, _, event, _, reason), *_) = [row for row in rows(orders("log")) if "Rejected" in row[2]]
+def test_a_refused_order_is_in_the_log(tool):
+    tool("place", "\x1b[31mred")
+    ((_, _, event, _, reason), *_) = [row for row in rows(tool("log")) if "Rejected" in row[2]]
     assert (event, "U+001B" in reason) == ("OrderRejected", True)
 
 
 @pytest.mark.parametrize("timeout", ["soon", "nan", "1e10"])
-def test_a_lock_timeout_that_is_no_number_of_seconds_is_a_clear_error(orders, timeout):
-    refused(orders("list", env={"ORDERS_LOCK_TIMEOUT": timeout}), "ORDERS_LOCK_TIMEOUT", "seconds")
+def test_a_lock_timeout_that_is_no_number_of_seconds_is_a_clear_error(tool, timeout):
+    refused(tool("list", env={"ORDERS_LOCK_TIMEOUT": timeout}), "ORDERS_LOCK_TIMEOUT", "seconds")
 
 
 # What stands where the store should be
 
 
-def test_a_directory_that_cannot_be_made_is_refused(orders):
-    refused(orders("place", "rope", data="/proc/x"), "/proc/x", "--data")
-    assert orders("list", data="/proc/x").stdout == ""
+def test_a_directory_that_cannot_be_made_is_refused(tool):
+    refused(tool("place", "rope", data="/proc/x"), "/proc/x", "--data")
+    assert tool("list", data="/proc/x").stdout == ""
 
 
 @pytest.mark.parametrize("command", [["place", "rope"], ["list"]], ids=str)
-def test_a_file_where_the_directory_should_be_is_refused_and_untouched(orders, data, command):
+def test_a_file_where_the_directory_should_be_is_refused_and_untouched(tool, data, command):
     data.write_text("my notes")
-    refused(orders(*command), str(data), "--data")
-    refused(orders(*command, data=data / "deeper"), str(data), "--data")
+    refused(tool(*command), str(data), "--data")
+    refused(tool(*command, data=data / "deeper"), str(data), "--data")
     assert data.read_text() == "my notes"
 
 
@@ -496,21 +494,21 @@ def test_a_file_where_the_directory_should_be_is_refused_and_untouched(orders, d
     "content",
     ['{"_default": {"1": {"name": "mine"}}}', '{"log": "my diary"}', "my notes"],
 )
-def test_a_foreign_orders_json_is_refused_and_untouched(orders, data, command, content):
+def test_a_foreign_orders_json_is_refused_and_untouched(tool, data, command, content):
     data.mkdir()
     state = data / "orders.json"
     state.write_text(content)
-    refused(orders(*command), str(state))
+    refused(tool(*command), str(state))
     assert state.read_text() == content
     assert [path.name for path in data.glob("orders.json*")] == ["orders.json"]
 
 
 @pytest.mark.parametrize("command", [["place", "rope"], ["list"]], ids=str)
-def test_a_foreign_log_is_refused_by_line_and_untouched(orders, data, command):
+def test_a_foreign_log_is_refused_by_line_and_untouched(tool, data, command):
     data.mkdir()
     log = data / "events.jsonl"
     log.write_text('{"event": "login"}\n')
-    refused(orders(*command), f"{log}:1: ")
+    refused(tool(*command), f"{log}:1: ")
     assert log.read_text() == '{"event": "login"}\n'
 
 
@@ -527,12 +525,12 @@ def test_a_foreign_log_is_refused_by_line_and_untouched(orders, data, command):
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
-def test_what_is_no_file_in_the_place_of_a_file_is_refused(orders, data, name, make):
+def test_what_is_no_file_in_the_place_of_a_file_is_refused(tool, data, name, make):
     data.mkdir()
     make(data / name)
     kind = stat.S_IFMT((data / name).stat().st_mode)
-    refused(orders("place", "rope"), str(data / name))
-    result = orders("list")
+    refused(tool("place", "rope"), str(data / name))
+    result = tool("list")
     assert (result.stdout, "Traceback" in result.stderr) == ("", False)
     assert stat.S_IFMT((data / name).stat().st_mode) == kind
 
@@ -548,13 +546,13 @@ def test_a_broken_pipe_is_quiet(send, shell, command):
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_a_full_standard_output_keeps_the_order_and_says_so(orders, shell):
+def test_a_full_standard_output_keeps_the_order_and_says_so(tool, shell):
     result = shell("orders place rope > /dev/full")
     assert result.returncode == 0
     assert result.stderr.startswith("warning: order_created failed on OrderCreated ")
     assert result.stderr.count("\n") == 1
-    assert [row[4] for row in rows(orders("list"))] == ['["rope"]']
-    outcome = rows(orders("log"))[-1]
+    assert [row[4] for row in rows(tool("list"))] == ['["rope"]']
+    outcome = rows(tool("log"))[-1]
     assert "failed" in outcome[4]
     assert "No space left" in outcome[4]
 
@@ -574,10 +572,10 @@ def test_data_that_cannot_be_written_is_an_error_without_a_traceback(send, shell
     ["orders place rope <&-", "orders place rope >&-", "orders place rope 2>&-"],
     ids=["input", "output", "errors"],
 )
-def test_a_closed_stream_does_not_lose_the_order(orders, shell, script):
+def test_a_closed_stream_does_not_lose_the_order(tool, shell, script):
     result = shell(script)
     assert "Traceback" not in result.stderr
-    assert [row[4] for row in rows(orders("list"))] == ['["rope"]']
+    assert [row[4] for row in rows(tool("list"))] == ['["rope"]']
 
 
 def test_a_closed_standard_output_is_no_crash(send, shell):
@@ -594,20 +592,20 @@ def test_json_is_json_whatever_the_encoding_of_the_output(orders, send):
 
 @pytest.mark.parametrize("form", ["json", "jsonl", "csv"])
 def test_an_export_loses_no_letter_whatever_the_encoding_of_the_output(
-    orders, send, tmp_path, form
+    orders, tool, send, tmp_path, form
 ):
     send(PlaceOrder(("🧞 carpet", "Zoë"), "עדה"))
     result = orders("export", "--format", form, env={"PYTHONIOENCODING": "ascii"})
     (tmp_path / f"o.{form}").write_text(done(result), "utf-8")
-    orders("import", f"o.{form}", data=tmp_path / "other")
-    (copied,) = json.loads(done(orders("list", "--json", data=tmp_path / "other")))
+    tool("import", f"o.{form}", data=tmp_path / "other")
+    (copied,) = json.loads(done(tool("list", "--json", data=tmp_path / "other")))
     assert (copied["items"], copied["customer"]) == (["🧞 carpet", "Zoë"], "עדה")
 
 
 @pytest.mark.parametrize("move", ["ship", "cancel"])
-def test_a_move_talks_to_people_only(orders, send, move):
+def test_a_move_talks_to_people_only(tool, send, move):
     (order_id,) = send(PlaceOrder(("rope",)))
-    result = orders(move, order_id)
+    result = tool(move, order_id)
     assert (result.returncode, result.stdout) == (0, "")
     assert order_id in result.stderr
 

@@ -59,10 +59,10 @@ def empty(tmp_path):
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_every_scenario_shows_what_it_says_and_leaves_nothing_behind(
-    orders, tmp_path, empty, scenario
+    tool, tmp_path, empty, scenario
 ):
     (tmp_path / "data").mkdir()
-    result = orders("demo", scenario, env={"TMPDIR": str(empty)}, data="")
+    result = tool("demo", scenario, env={"TMPDIR": str(empty)}, data="")
     assert result.returncode == 0
     claims = re.findall(r"^  ok: (.*)$", result.stderr, re.MULTILINE)
     for claim in SHOWS.get(scenario, []):
@@ -82,8 +82,8 @@ def test_the_article_shows_two_notices_in_order_and_then_the_list(orders):
     assert len(result.stdout.splitlines()) == 12
 
 
-def test_the_simple_scenario_shows_the_same_two_notices(orders):
-    assert [items for _, items in re.findall(NOTICE, orders("demo", "simple").stdout)] == ARTICLE
+def test_the_simple_scenario_shows_the_same_two_notices(tool):
+    assert [items for _, items in re.findall(NOTICE, tool("demo", "simple").stdout)] == ARTICLE
 
 
 def test_the_article_is_drawn_on_a_terminal(screen):

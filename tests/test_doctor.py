@@ -250,8 +250,8 @@ def named(function):
     return function.__name__.replace("_", " ")
 
 
-def test_a_well_store_is_told_in_one_line_a_subject(store, orders):
-    result = orders("doctor")
+def test_a_well_store_is_told_in_one_line_a_subject(store, tool):
+    result = tool("doctor")
     assert (result.returncode, result.stderr) == (0, "")
     rows = [line.split("\t") for line in result.stdout.splitlines()]
     assert [row[:2] for row in rows] == [["ok", subject] for subject in SUBJECTS]
@@ -259,13 +259,13 @@ def test_a_well_store_is_told_in_one_line_a_subject(store, orders):
 
 
 @pytest.mark.parametrize("illness", [*MENDED, *NOT_MENDED], ids=named)
-def test_the_doctor_names_an_illness_and_changes_nothing(store, orders, illness):
+def test_the_doctor_names_an_illness_and_changes_nothing(store, tool, illness):
     illness(store)
     before = files(store)
     subject, text = (MENDED | NOT_MENDED)[illness]
     assert text in look(store)[subject]
     assert files(store) == before
-    result = orders("doctor")
+    result = tool("doctor")
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert f"NOT WELL\t{subject}\t" in result.stdout
@@ -282,14 +282,14 @@ def test_what_a_crash_may_leave_is_no_illness_or_is_mended(store, illness):
 
 
 @pytest.mark.parametrize("illness", MENDED, ids=named)
-def test_repair_says_what_it_mends_and_the_store_is_well(store, orders, illness):
+def test_repair_says_what_it_mends_and_the_store_is_well(store, tool, illness):
     illness(store)
-    result = orders("doctor", "--repair")
+    result = tool("doctor", "--repair")
     assert result.returncode == 0
     assert "Repaired: " in result.stderr
     assert re.findall(r"^NOT WELL", result.stdout, re.MULTILINE) == []
     assert look(store) == {}
-    again = orders("doctor", "--repair")
+    again = tool("doctor", "--repair")
     assert (again.returncode, again.stderr) == (0, "")
     with TinyDB(store / "orders.json") as db, bootstrap(store) as app:
         assert {o["id"] for o in db.table("orders")} == {o.id for o in app.orders.list()}
@@ -323,24 +323,24 @@ def test_a_missing_state_is_made_anew_byte_for_byte(store):
     assert look(store) == {}
 
 
-def test_an_older_state_is_well_for_the_log_has_the_rest(store, orders):
+def test_an_older_state_is_well_for_the_log_has_the_rest(store, tool):
     state = (store / "orders.json").read_bytes()
-    assert orders("place", "carpet").returncode == 0
+    assert tool("place", "carpet").returncode == 0
     newer = (store / "orders.json").read_bytes()
     (store / "orders.json").write_bytes(state)
     assert look(store) == {}
-    assert orders("checkpoint").stderr == "Brought up to date.\n"
+    assert tool("checkpoint").stderr == "Brought up to date.\n"
     assert (store / "orders.json").read_bytes() == newer
-    assert orders("checkpoint").stderr == "It was up to date.\n"
+    assert tool("checkpoint").stderr == "It was up to date.\n"
 
 
 @pytest.mark.parametrize("illness", [damaged_log, lost_line], ids=named)
-def test_damage_in_the_middle_of_the_log_is_never_repaired(store, orders, illness):
+def test_damage_in_the_middle_of_the_log_is_never_repaired(store, tool, illness):
     illness(store)
     before = files(store)
     with pytest.raises(OrdersError, match="backup"):
         mend(store)
-    result = orders("doctor", "--repair")
+    result = tool("doctor", "--repair")
     assert result.returncode == 1
     assert "events.jsonl" in result.stderr
     assert "Traceback" not in result.stderr
@@ -348,10 +348,10 @@ def test_damage_in_the_middle_of_the_log_is_never_repaired(store, orders, illnes
 
 
 @pytest.mark.parametrize("illness", [foreign_state, state_of_another_log], ids=named)
-def test_a_state_that_is_not_ours_is_not_thrown_away(store, orders, illness):
+def test_a_state_that_is_not_ours_is_not_thrown_away(store, tool, illness):
     illness(store)
     theirs = (store / "orders.json").read_bytes()
-    result = orders("doctor", "--repair")
+    result = tool("doctor", "--repair")
     assert "Traceback" not in result.stderr
     assert theirs in [(store / "orders.json").read_bytes(), *copies(store, "orders.json")]
 
@@ -363,7 +363,7 @@ def test_repair_delivers_what_a_dead_process_owed(store):
     assert sales.order_ids == ["late"]
 
 
-def test_a_lock_that_is_held_is_named_with_its_holder(store, orders):
+def test_a_lock_that_is_held_is_named_with_its_holder(store, tool):
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(store / "orders.lock")],
         stdin=subprocess.PIPE,
@@ -371,23 +371,23 @@ def test_a_lock_that_is_held_is_named_with_its_holder(store, orders):
     )
     with holder:
         assert holder.stdout.readline() == b"held\n"
-        result = orders("doctor", env={"ORDERS_LOCK_TIMEOUT": "0.1"})
-        repaired = orders("doctor", "--repair", env={"ORDERS_LOCK_TIMEOUT": "0.1"})
+        result = tool("doctor", env={"ORDERS_LOCK_TIMEOUT": "0.1"})
+        repaired = tool("doctor", "--repair", env={"ORDERS_LOCK_TIMEOUT": "0.1"})
     assert (result.returncode, repaired.returncode) == (1, 1)
     assert f"NOT WELL\tlock\tthe store was busy for 0.1 s: {store}/orders.lock" in result.stdout
     assert f"process {holder.pid} since" in result.stdout
     assert f"process {holder.pid} since" in repaired.stderr
-    assert orders("doctor").returncode == 0
+    assert tool("doctor").returncode == 0
 
 
-def test_the_doctor_creates_nothing_where_nothing_is(data, tmp_path, orders):
+def test_the_doctor_creates_nothing_where_nothing_is(data, tmp_path, tool):
     assert look(data) == {}
     for arguments in (["doctor"], ["doctor", "--repair"]):
-        result = orders(*arguments)
+        result = tool(*arguments)
         assert (result.returncode, result.stderr) == (0, "")
         assert "nothing is stored yet" in result.stdout
     data.mkdir()
-    assert orders("doctor").returncode == 0
+    assert tool("doctor").returncode == 0
     assert list(data.iterdir()) == []
 
 
@@ -410,10 +410,10 @@ def test_every_repair_keeps_a_private_copy_of_its_own(store):
     assert all(path.stat().st_mode & 0o077 == 0 for path in store.glob("events.jsonl.*"))
 
 
-def test_projections_that_are_kept_and_equal_are_counted(store, orders):
-    assert "ok\tprojections\t0 kept, " in orders("doctor").stdout
+def test_projections_that_are_kept_and_equal_are_counted(store, tool):
+    assert "ok\tprojections\t0 kept, " in tool("doctor").stdout
     keep_projections(store)
-    assert "ok\tprojections\t3 kept, equal to the fold of the log" in orders("doctor").stdout
+    assert "ok\tprojections\t3 kept, equal to the fold of the log" in tool("doctor").stdout
 
 
 def test_a_projection_that_lags_behind_the_log_is_well(store, send):
@@ -422,10 +422,10 @@ def test_a_projection_that_lags_behind_the_log_is_well(store, send):
     assert look(store) == {}
 
 
-def test_what_the_doctor_says_of_a_projection_names_the_command_that_mends_it(store, orders):
+def test_what_the_doctor_says_of_a_projection_names_the_command_that_mends_it(store, tool):
     edited_projection(store)
     assert "orders replay" in look(store)["projections"]
-    assert orders("replay").returncode == 0
+    assert tool("replay").returncode == 0
     assert look(store) == {}
 
 
@@ -438,13 +438,13 @@ def test_the_repair_of_a_projection_makes_it_as_it_was(store):
 
 
 @pytest.mark.parametrize("name", ["item-sales", "bestseller"])
-def test_a_foreign_file_in_the_place_of_a_projection_is_named_and_left_alone(store, orders, name):
+def test_a_foreign_file_in_the_place_of_a_projection_is_named_and_left_alone(store, tool, name):
     kept = keep_projections(store) / f"{name}.json"
     kept.write_text('{"mine": 1}')
     log = store / "events.jsonl"
     log.chmod(0o644)
     for arguments in (["doctor"], ["doctor", "--repair"]):
-        result = orders(*arguments)
+        result = tool(*arguments)
         assert result.returncode == 1
         assert "Traceback" not in result.stderr
         assert str(kept) in result.stdout + result.stderr

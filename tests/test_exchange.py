@@ -68,40 +68,40 @@ def refused(result, *problems):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_export_and_import_into_another_store_give_equal_orders(orders, send, tmp_path, form):
+def test_export_and_import_into_another_store_give_equal_orders(tool, send, tmp_path, form):
     shipped, cancelled, *_ = send(*AWKWARD)
     send(ShipOrder(shipped), CancelOrder(cancelled, "no stock"))
     file = tmp_path / f"orders.{form}"
-    exported = orders("export", str(file))
+    exported = tool("export", str(file))
     assert (exported.returncode, exported.stdout) == (0, "")
     other = tmp_path / "other"
-    assert orders("import", str(file), data=other).returncode == 0
-    before = listed(orders("list", "--json"))
-    assert listed(orders("list", "--json", data=other)) == before
+    assert tool("import", str(file), data=other).returncode == 0
+    before = listed(tool("list", "--json"))
+    assert listed(tool("list", "--json", data=other)) == before
     assert [status for _, _, status, _ in before][-2:] == ["cancelled", "shipped"]
     assert (["padded", "same", "same"], "tabbed", "placed", 1) in before
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_an_exported_file_is_what_standard_output_gets(orders, send, tmp_path, form):
+def test_an_exported_file_is_what_standard_output_gets(tool, send, tmp_path, form):
     send(*AWKWARD)
     file = tmp_path / f"orders.{form}"
-    assert orders("export", str(file)).returncode == 0
-    assert orders("export", "--format", form).stdout == file.read_text("utf-8")
+    assert tool("export", str(file)).returncode == 0
+    assert tool("export", "--format", form).stdout == file.read_text("utf-8")
     renamed = tmp_path / "orders.other"
-    assert orders("export", str(renamed), "--format", form).returncode == 0
+    assert tool("export", str(renamed), "--format", form).returncode == 0
     assert renamed.read_bytes() == file.read_bytes()
 
 
-def test_export_prints_json_unless_told_otherwise(orders, send):
+def test_export_prints_json_unless_told_otherwise(tool, send):
     (order_id,) = send(PlaceOrder(("rope",), "Ada", "k"))
-    (order,) = json.loads(orders("export").stdout)
+    (order,) = json.loads(tool("export").stdout)
     assert (order["id"], order["key"], order["items"]) == (order_id, "k", ["rope"])
 
 
-def test_an_export_is_oldest_first(orders, send):
+def test_an_export_is_oldest_first(tool, send):
     order_ids = send(*AWKWARD)
-    assert [order["id"] for order in json.loads(orders("export").stdout)] == order_ids
+    assert [order["id"] for order in json.loads(tool("export").stdout)] == order_ids
 
 
 texts = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20).filter(
@@ -147,40 +147,40 @@ def test_any_orders_survive_export_and_import(commands, form):
         ("o.json", '[{"items": ["rope", "hook"], "key": "a"}, {"items": ["lamp"], "id": "b"}]'),
     ],
 )
-def test_importing_a_file_again_imports_nothing(orders, tmp_path, name, content):
+def test_importing_a_file_again_imports_nothing(tool, tmp_path, name, content):
     file = str(write(tmp_path, name, content))
-    first, again = orders("import", file, "--json"), orders("import", file, "--json")
+    first, again = tool("import", file, "--json"), tool("import", file, "--json")
     assert json.loads(first.stdout) == {"imported": 2, "skipped": 0}
     assert json.loads(again.stdout) == {"imported": 0, "skipped": 2}
-    items = [order["items"] for order in json.loads(orders("list", "--json").stdout)]
+    items = [order["items"] for order in json.loads(tool("list", "--json").stdout)]
     assert items == [["lamp"], ["rope", "hook"]]
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_importing_an_export_into_its_own_store_imports_nothing(orders, send, tmp_path, form):
+def test_importing_an_export_into_its_own_store_imports_nothing(tool, send, tmp_path, form):
     shipped, *_ = send(*AWKWARD)
     send(ShipOrder(shipped))
     file = str(tmp_path / f"orders.{form}")
-    orders("export", file)
-    before = orders("list").stdout
-    again = orders("import", file, "--json")
+    tool("export", file)
+    before = tool("list").stdout
+    again = tool("import", file, "--json")
     assert json.loads(again.stdout) == {"imported": 0, "skipped": len(AWKWARD)}
-    assert orders("list").stdout == before
+    assert tool("list").stdout == before
 
 
-def test_a_key_that_was_used_before_is_skipped_and_counted(orders, send, tmp_path):
+def test_a_key_that_was_used_before_is_skipped_and_counted(tool, send, tmp_path):
     send(PlaceOrder(("first",), None, "a"))
     file = write(tmp_path, "o.csv", "key,item\na,second\nb,lamp\n")
-    result = orders("import", str(file), "--json")
+    result = tool("import", str(file), "--json")
     assert json.loads(result.stdout) == {"imported": 1, "skipped": 1}
-    items = [order["items"] for order in json.loads(orders("list", "--json").stdout)]
+    items = [order["items"] for order in json.loads(tool("list", "--json").stdout)]
     assert items == [["lamp"], ["first"]]
 
 
-def test_lines_without_a_key_are_imported_each_time(orders, tmp_path):
+def test_lines_without_a_key_are_imported_each_time(tool, tmp_path):
     file = str(write(tmp_path, "o.jsonl", '{"items": ["rope"]}\n{"items": ["rope"]}\n'))
-    assert json.loads(orders("import", file, "--json").stdout) == {"imported": 2, "skipped": 0}
-    assert json.loads(orders("import", file, "--json").stdout) == {"imported": 2, "skipped": 0}
+    assert json.loads(tool("import", file, "--json").stdout) == {"imported": 2, "skipped": 0}
+    assert json.loads(tool("import", file, "--json").stdout) == {"imported": 2, "skipped": 0}
 
 
 def test_an_interrupted_import_says_how_many_orders_are_stored(data, tmp_path):
@@ -226,21 +226,21 @@ def test_two_processes_importing_one_file_give_each_order_once(orders, data, tmp
 # What import says
 
 
-def test_the_summary_is_for_people_and_json_for_programs(orders, tmp_path):
+def test_the_summary_is_for_people_and_json_for_programs(tool, tmp_path):
     file = str(write(tmp_path, "o.csv", "key,item\na,rope\n"))
-    result = orders("import", file)
+    result = tool("import", file)
     assert (result.returncode, result.stdout) == (0, "")
     assert result.stderr.startswith("1 order")
     assert result.stderr.count("\n") == 1
-    again = orders("import", file, "--json")
+    again = tool("import", file, "--json")
     assert again.stdout == '{"imported":0,"skipped":1}\n'
 
 
-def test_the_notices_of_an_import_are_in_the_log_and_not_printed(orders, tmp_path):
+def test_the_notices_of_an_import_are_in_the_log_and_not_printed(tool, tmp_path):
     file = write(tmp_path, "o.csv", "key,item\na,rope\nb,lamp\n")
-    result = orders("import", str(file))
+    result = tool("import", str(file))
     assert "New Order" not in result.stdout + result.stderr
-    log = [line.split("\t") for line in orders("log").stdout.splitlines()]
+    log = [line.split("\t") for line in tool("log").stdout.splitlines()]
     assert [row[4] for row in log if row[2] == "Delivery" and "done" in row[4]] == [
         "order_created done",
         "order_created done",
@@ -249,58 +249,58 @@ def test_the_notices_of_an_import_are_in_the_log_and_not_printed(orders, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["events.jsonl", "orders.json"])
-def test_no_export_takes_the_place_of_a_file_of_the_store(orders, data, name):
+def test_no_export_takes_the_place_of_a_file_of_the_store(tool, data, name):
     data.mkdir()  # where neither stands as yet
-    refused = orders("export", str(data / name))
+    refused = tool("export", str(data / name))
     assert (refused.returncode, "file of the store" in refused.stderr) == (1, True)
-    assert orders("place", "rope").returncode == 0
-    assert orders("export", str(data / name)).returncode == 1
-    assert len(listed(orders("list", "--json"))) == 1
+    assert tool("place", "rope").returncode == 0
+    assert tool("export", str(data / name)).returncode == 1
+    assert len(listed(tool("list", "--json"))) == 1
 
 
-def test_an_import_that_the_disk_ends_says_how_far_it_came(orders, tmp_path):
+def test_an_import_that_the_disk_ends_says_how_far_it_came(tool, tmp_path):
     lines = (f'{{"items": ["rope"], "key": "k{number}"}}\n' for number in range(1_000))
     file = str(write(tmp_path, "o.jsonl", "".join(lines)))
-    full = orders("import", file, env={"ORDERS_FAULT": "before-append@3=ENOSPC"})
+    full = tool("import", file, env={"ORDERS_FAULT": "before-append@3=ENOSPC"})
     assert (full.returncode, "500 orders imported; of the rest: " in full.stderr) == (1, True)
-    assert json.loads(orders("import", file, "--json").stdout) == {"imported": 500, "skipped": 500}
+    assert json.loads(tool("import", file, "--json").stdout) == {"imported": 500, "skipped": 500}
 
 
 # What files may look like
 
 
-def test_rows_of_one_key_need_not_stand_together(orders, tmp_path):
+def test_rows_of_one_key_need_not_stand_together(tool, tmp_path):
     content = "key,item,customer\na,rope,Ada\nb,lamp,Bob\na,hook,Ada\nb,bulb,Bob\na,rope,Ada\n"
-    orders("import", str(write(tmp_path, "o.csv", content)))
-    assert listed(orders("list", "--json")) == [
+    tool("import", str(write(tmp_path, "o.csv", content)))
+    assert listed(tool("list", "--json")) == [
         (["lamp", "bulb"], "Bob", "placed", 1),
         (["rope", "hook", "rope"], "Ada", "placed", 1),
     ]
 
 
-def test_a_column_or_field_that_is_not_known_is_refused_for_it_may_be_a_slip(orders, tmp_path):
+def test_a_column_or_field_that_is_not_known_is_refused_for_it_may_be_a_slip(tool, tmp_path):
     for name, content in (
         ("o.csv", "key,item,custmer\na,rope,Ada\n"),
         ("o.jsonl", '{"items": ["rope"], "custmer": "Ada"}\n'),
     ):
-        result = orders("import", str(write(tmp_path, name, content)))
+        result = tool("import", str(write(tmp_path, name, content)))
         assert result.returncode == 1
         assert f"{name}:1: " in result.stderr
 
 
-def test_columns_stand_in_any_order(orders, tmp_path):
+def test_columns_stand_in_any_order(tool, tmp_path):
     content = "item,customer,key\r\nrope,Ada,a\r\n\r\nlamp,,b\r\n"
-    orders("import", str(write(tmp_path, "o.CSV", content)))
-    assert listed(orders("list", "--json")) == [
+    tool("import", str(write(tmp_path, "o.CSV", content)))
+    assert listed(tool("list", "--json")) == [
         (["lamp"], None, "placed", 1),
         (["rope"], "Ada", "placed", 1),
     ]
 
 
-def test_spaces_around_a_key_and_an_item_do_not_count(orders, tmp_path):
+def test_spaces_around_a_key_and_an_item_do_not_count(tool, tmp_path):
     content = "key,item\na,rope\n a ,  hook \n"
-    orders("import", str(write(tmp_path, "o.csv", content)))
-    assert listed(orders("list", "--json")) == [(["rope", "hook"], None, "placed", 1)]
+    tool("import", str(write(tmp_path, "o.csv", content)))
+    assert listed(tool("list", "--json")) == [(["rope", "hook"], None, "placed", 1)]
 
 
 @pytest.mark.parametrize(
@@ -311,30 +311,30 @@ def test_spaces_around_a_key_and_an_item_do_not_count(orders, tmp_path):
         ("o.json", '[{"items": ["Zoë"]}]'),
     ],
 )
-def test_a_byte_order_mark_is_accepted(orders, tmp_path, name, content):
-    orders("import", str(write(tmp_path, name, BOM + content.encode())))
-    assert listed(orders("list", "--json")) == [(["Zoë"], None, "placed", 1)]
+def test_a_byte_order_mark_is_accepted(tool, tmp_path, name, content):
+    tool("import", str(write(tmp_path, name, BOM + content.encode())))
+    assert listed(tool("list", "--json")) == [(["Zoë"], None, "placed", 1)]
 
 
-def test_blank_lines_and_a_missing_last_line_feed_are_accepted(orders, tmp_path):
+def test_blank_lines_and_a_missing_last_line_feed_are_accepted(tool, tmp_path):
     content = '\n{"items": ["rope"]}\n\r\n   \n{"items": ["lamp"]}'
-    orders("import", str(write(tmp_path, "o.jsonl", content)))
-    assert listed(orders("list", "--json")) == [
+    tool("import", str(write(tmp_path, "o.jsonl", content)))
+    assert listed(tool("list", "--json")) == [
         (["lamp"], None, "placed", 1),
         (["rope"], None, "placed", 1),
     ]
 
 
-def test_a_file_without_orders_imports_none(orders, tmp_path):
+def test_a_file_without_orders_imports_none(tool, tmp_path):
     for name, content in (("o.csv", "key,item\n"), ("o.jsonl", ""), ("o.json", "[]")):
-        result = orders("import", str(write(tmp_path, name, content)), "--json")
+        result = tool("import", str(write(tmp_path, name, content)), "--json")
         assert (result.returncode, result.stdout) == (0, '{"imported":0,"skipped":0}\n')
 
 
 # Bad lines
 
 
-def test_a_bad_line_of_json_lines_is_named_and_nothing_is_imported(orders, data, tmp_path):
+def test_a_bad_line_of_json_lines_is_named_and_nothing_is_imported(tool, data, tmp_path):
     content = (
         b'{"items": ["rope"]}\n'
         b"nonsense\n"
@@ -349,21 +349,21 @@ def test_a_bad_line_of_json_lines_is_named_and_nothing_is_imported(orders, data,
         b'{"items": ["\xff"]}\n'
     )
     file = write(tmp_path, "bad.jsonl", content)
-    result = orders("import", str(file))
+    result = tool("import", str(file))
     last = refused(result, *(f"{file}:{line}: " for line in range(2, 12)))
     assert "10 bad lines" in last
     assert "U+001B" in result.stderr
     assert not data.exists()
 
 
-def test_a_bad_order_of_json_is_named_by_its_line(orders, data, tmp_path):
+def test_a_bad_order_of_json_is_named_by_its_line(tool, data, tmp_path):
     content = '[\n {"items": ["rope"]},\n {"items": []},\n\n {"items": []}, {"items": [7]}\n]\n'
     file = write(tmp_path, "bad.json", content)
-    refused(orders("import", str(file)), f"{file}:3: ", f"{file}:5: ", f"{file}:5: ")
+    refused(tool("import", str(file)), f"{file}:3: ", f"{file}:5: ", f"{file}:5: ")
     assert not data.exists()
 
 
-def test_a_bad_row_of_csv_is_named_by_its_line(orders, data, tmp_path):
+def test_a_bad_row_of_csv_is_named_by_its_line(tool, data, tmp_path):
     content = (
         "key,item,customer\n"
         "a,rope,Ada\n"
@@ -376,7 +376,7 @@ def test_a_bad_row_of_csv_is_named_by_its_line(orders, data, tmp_path):
         "f,\x1b[31m,Ada\n"
     )
     file = write(tmp_path, "bad.csv", content)
-    result = orders("import", str(file))
+    result = tool("import", str(file))
     *named, _ = result.stderr.splitlines()
     found = [int(line.removeprefix(f"{file}:").split(":")[0]) for line in named]
     assert found == [3, 4, 5, 6, 7, 9, 10]
@@ -385,21 +385,21 @@ def test_a_bad_row_of_csv_is_named_by_its_line(orders, data, tmp_path):
     assert not data.exists()
 
 
-def test_a_bad_row_is_reported_once(orders, tmp_path):
+def test_a_bad_row_is_reported_once(tool, tmp_path):
     file = write(tmp_path, "bad.csv", "key,item\n  ,rope\n")
-    refused(orders("import", str(file)), f"{file}:2: ")
+    refused(tool("import", str(file)), f"{file}:2: ")
 
 
-def test_only_the_first_ten_bad_lines_are_named_and_all_are_counted(orders, tmp_path):
+def test_only_the_first_ten_bad_lines_are_named_and_all_are_counted(tool, tmp_path):
     file = write(tmp_path, "bad.jsonl", '{"items": []}\n' * 25)
-    last = refused(orders("import", str(file)), *(f"{file}:{line}: " for line in range(1, 11)))
+    last = refused(tool("import", str(file)), *(f"{file}:{line}: " for line in range(1, 11)))
     assert "25 bad lines" in last
 
 
-def test_the_message_of_a_bad_line_is_the_domains(orders, tmp_path):
+def test_the_message_of_a_bad_line_is_the_domains(tool, tmp_path):
     file = write(tmp_path, "bad.jsonl", '{"items": ["rope", "  "]}\n')
     problem = f"{file}:1: item 2 is blank; give it a name"
-    assert "1 bad line in" in refused(orders("import", str(file)), problem)
+    assert "1 bad line in" in refused(tool("import", str(file)), problem)
 
 
 @pytest.mark.parametrize(
@@ -421,57 +421,57 @@ def test_the_message_of_a_bad_line_is_the_domains(orders, tmp_path):
     ],
 )
 def test_a_file_that_is_not_of_its_format_is_refused_by_line(
-    orders, data, tmp_path, name, content, problem
+    tool, data, tmp_path, name, content, problem
 ):
     file = write(tmp_path, name, content)
-    refused(orders("import", str(file)), f"{file}{problem}")
+    refused(tool("import", str(file)), f"{file}{problem}")
     assert not data.exists()
 
 
 @pytest.mark.parametrize(
     ("name", "start"), [("o.json", "["), ("o.jsonl", '{"items": ["rope"], "note": ')]
 )
-def test_json_nested_too_deep_is_refused_by_line(orders, tmp_path, name, start):
+def test_json_nested_too_deep_is_refused_by_line(tool, tmp_path, name, start):
     file = write(tmp_path, name, start + "[" * 100_000)
-    refused(orders("import", str(file)), f"{file}:1: ")
+    refused(tool("import", str(file)), f"{file}:1: ")
 
 
 @pytest.mark.parametrize(
     ("name", "word"),
     [("orders.txt", ".csv"), ("orders", ".csv"), ("missing.csv", "o such file"), ("/", ".csv")],
 )
-def test_a_file_that_cannot_be_read_is_refused(orders, data, name, word):
-    assert word in refused(orders("import", name))
+def test_a_file_that_cannot_be_read_is_refused(tool, data, name, word):
+    assert word in refused(tool("import", name))
     assert not data.exists()
 
 
-def test_a_directory_is_no_file(orders, tmp_path):
+def test_a_directory_is_no_file(tool, tmp_path):
     (tmp_path / "orders.csv").mkdir()
-    assert "directory" in refused(orders("import", "orders.csv"))
-    assert "directory" in refused(orders("export", "orders.csv"))
+    assert "directory" in refused(tool("import", "orders.csv"))
+    assert "directory" in refused(tool("export", "orders.csv"))
 
 
-def test_a_file_name_is_shown_harmlessly(orders, tmp_path):
+def test_a_file_name_is_shown_harmlessly(tool, tmp_path):
     write(tmp_path, "\x1b[31m.csv", "key,item\na, \n")
-    result = orders("import", "\x1b[31m.csv")
+    result = tool("import", "\x1b[31m.csv")
     refused(result, "\\x1b[31m.csv:2: ")
     assert "\x1b" not in result.stderr
 
 
-def test_an_export_that_cannot_be_written_says_so(orders, send, tmp_path):
+def test_an_export_that_cannot_be_written_says_so(tool, send, tmp_path):
     send(AWKWARD[0])
-    assert "missing" in refused(orders("export", "missing/orders.csv"))
-    assert ".csv" in refused(orders("export", "orders.txt"))
+    assert "missing" in refused(tool("export", "missing/orders.csv"))
+    assert ".csv" in refused(tool("export", "orders.txt"))
     assert [*tmp_path.glob("*.txt")] == []
 
 
-def test_export_writes_into_a_pipe_and_leaves_it_one(orders, send, tmp_path):
+def test_export_writes_into_a_pipe_and_leaves_it_one(tool, send, tmp_path):
     send(AWKWARD[0])
     pipe = tmp_path / "o.jsonl"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
     try:
-        orders("export", str(pipe))
+        tool("export", str(pipe))
     finally:
         os.close(reader)
     assert pipe.is_fifo()

@@ -100,36 +100,36 @@ def stock(data):
 
 
 @FORMS
-def test_a_full_file_system_refuses_orders_loses_none_and_works_again(tmpfs, orders, count):
+def test_a_full_file_system_refuses_orders_loses_none_and_works_again(tmpfs, tool, count):
     data = tmpfs / "store"
     for number in range(3):
-        assert orders("place", f"item {number}", data=data).returncode == 0
+        assert tool("place", f"item {number}", data=data).returncode == 0
     filler = fill(tmpfs)
     fill_the_last_page(data)
     log, state = (data / "events.jsonl").read_bytes(), (data / "orders.json").read_bytes()
-    before = ids(orders("list", data=data))
+    before = ids(tool("list", data=data))
     for number in range(count):
-        assert refused(orders("place", f"refused {number}", "y" * 100, data=data))
+        assert refused(tool("place", f"refused {number}", "y" * 100, data=data))
     assert (data / "events.jsonl").read_bytes() == log
     assert (data / "orders.json").read_bytes() == state
     assert stock(data)
-    assert ids(orders("list", data=data)) == before
+    assert ids(tool("list", data=data)) == before
     filler.unlink()
-    assert orders("place", "again", data=data).returncode == 0
-    after = ids(orders("list", data=data))
+    assert tool("place", "again", data=data).returncode == 0
+    after = ids(tool("list", data=data))
     assert after[1:] == before
     assert sorted(stock(data)) == sorted(after)
-    assert orders("doctor", "--repair", data=data).returncode == 0
+    assert tool("doctor", "--repair", data=data).returncode == 0
 
 
 @FORMS
 def test_a_file_that_must_not_grow_refuses_orders_loses_none_and_works_again(
-    data, orders, limited, count
+    data, tool, limited, count
 ):
     for number in range(3):
-        assert orders("place", f"item {number}").returncode == 0
+        assert tool("place", f"item {number}").returncode == 0
     log, state = (data / "events.jsonl").read_bytes(), (data / "orders.json").read_bytes()
-    before = ids(orders("list"))
+    before = ids(tool("list"))
     for spare in (0, 1, 100):
         assert refused(limited(len(log) + spare, "-m", "orders", "place", "refused"))
         assert (data / "events.jsonl").read_bytes() == log
@@ -139,8 +139,8 @@ def test_a_file_that_must_not_grow_refuses_orders_loses_none_and_works_again(
     assert (data / "events.jsonl").read_bytes() == log
     assert (data / "orders.json").read_bytes() == state
     assert ids(limited(0, "-m", "orders", "list")) == before
-    assert orders("place", "again").returncode == 0
-    after = ids(orders("list"))
+    assert tool("place", "again").returncode == 0
+    after = ids(tool("list"))
     assert after[1:] == before
     assert sorted(stock(data)) == sorted(after)
-    assert orders("doctor").returncode == 0
+    assert tool("doctor").returncode == 0

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from io import TextIOWrapper
 
 import pytest
@@ -72,6 +73,16 @@ COMMANDS = [
 ]
 WITH_JSON = {"place", "list", "show", "import", "log", "stats", "watch"}
 
+# Everything with everything takes minutes. The short form takes one of so many, another one each
+# time: every text is still given to every kind of place, and every command gets some of them.
+one_in = partial(pytest.mark.parametrize, "one_in")
+whole = pytest.param(1, marks=pytest.mark.long, id="whole")
+
+
+def thinned(things, one_in, first=0):
+    """Return every so-manieth of the things, beginning with the first-th, turning round."""
+    return [*things][first % one_in :: one_in]
+
 
 @pytest.fixture
 def call(data, tmp_path, monkeypatch):
@@ -128,10 +139,11 @@ def forms(command):
     return ("pipe", "terminal", "json") if command in WITH_JSON else ("pipe", "terminal")
 
 
+@one_in([pytest.param(12, id="some"), whole])
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_a_hostile_argument_is_refused_or_shown_harmlessly(call, send, data, command):
+def test_a_hostile_argument_is_refused_or_shown_harmlessly(call, send, data, command, one_in):
     (order_id,) = send(PlaceOrder(items=("rope",)))
-    for text in HOSTILE:
+    for text in thinned(HOSTILE, one_in, COMMANDS.index(command)):
         for form in forms(command[0]):
             arguments = [part.replace("{}", text) for part in command]
             arguments = [order_id if part == "ORDER" else part for part in arguments]
@@ -162,17 +174,19 @@ def test_what_may_be_stored_is_shown_as_it_was_typed(call, send):
         assert safe(text) in STYLE.sub("", out)  # no markup honoured, no emoji replaced
 
 
+@one_in([pytest.param(2, id="one form"), whole])
 @pytest.mark.parametrize("name", ["ORDERS_FAULT", "ORDERS_LOCK_TIMEOUT", "COLUMNS"])
-def test_a_hostile_environment_is_refused_or_ignored(call, name):
-    for text in HOSTILE:
-        for form in ("pipe", "terminal"):
+def test_a_hostile_environment_is_refused_or_ignored(call, name, one_in):
+    for number, text in enumerate(HOSTILE):
+        for form in thinned(("pipe", "terminal"), one_in, number):
             harmless(call("list", form=form, env={name: text}), form)
 
 
-def test_a_hostile_directory_is_used_or_refused(call, tmp_path):
+@one_in([pytest.param(3, id="one form"), whole])
+def test_a_hostile_directory_is_used_or_refused(call, tmp_path, one_in):
     (tmp_path / "here").mkdir()
-    for text in HOSTILE:
-        for form in forms("place"):
+    for number, text in enumerate(HOSTILE):
+        for form in thinned(forms("place"), one_in, number):
             for name in (text, f"{tmp_path}/here/{text.replace('/', '')}"):
                 arguments = ["--data", name, "place", "rope", *["--json"] * (form == "json")]
                 harmless(call(*arguments, form=form), form)
@@ -199,10 +213,11 @@ CONTENTS = {
 }
 
 
+@one_in([pytest.param(3, id="one way"), whole])
 @pytest.mark.parametrize("ending", CONTENTS)
-def test_a_hostile_file_is_imported_or_refused(call, tmp_path, ending):
-    for text in [*HOSTILE, "\0", "a\0b", "\ud800"]:
-        for number, content in enumerate(CONTENTS[ending]):
+def test_a_hostile_file_is_imported_or_refused(call, tmp_path, ending, one_in):
+    for turn, text in enumerate([*HOSTILE, "\0", "a\0b", "\ud800"]):
+        for number, content in thinned(enumerate(CONTENTS[ending]), one_in, turn):
             file = tmp_path / f"file.{ending}"
             try:
                 file.write_bytes(content(text))
@@ -215,19 +230,21 @@ def test_a_hostile_file_is_imported_or_refused(call, tmp_path, ending):
         harmless(call("list", *["--json"] * (form == "json"), form=form), form)
 
 
-def test_a_hostile_file_name_is_imported_or_refused(call, tmp_path):
-    for text in HOSTILE:
+@one_in([pytest.param(2, id="one form"), whole])
+def test_a_hostile_file_name_is_imported_or_refused(call, tmp_path, one_in):
+    for number, text in enumerate(HOSTILE):
         file = tmp_path / f"{text.replace('/', '')[:50]}.jsonl"
-        for content in (b'{"items": ["x"]}', b"bad"):
+        for turn, content in enumerate((b'{"items": ["x"]}', b"bad"), start=number):
             file.write_bytes(content)
-            harmless(call("import", str(file), form="terminal"), "terminal", progress=True)
-            harmless(call("import", str(file)))
+            for form in thinned(("terminal", "pipe"), one_in, turn):
+                harmless(call("import", str(file), form=form), form, progress=form == "terminal")
         harmless(call("export", str(file), form="terminal"), "terminal")
 
 
-def test_hostile_standard_input_is_stored_or_refused(call):
-    for text in [*HOSTILE, "\0", "a\0b"]:
-        for form in forms("place"):
+@one_in([pytest.param(3, id="one form"), whole])
+def test_hostile_standard_input_is_stored_or_refused(call, one_in):
+    for number, text in enumerate([*HOSTILE, "\0", "a\0b"]):
+        for form in thinned(forms("place"), one_in, number):
             typed = text.encode("utf-8", "surrogateescape")
             arguments = ["place", "-", *["--json"] * (form == "json")]
             harmless(call(*arguments, form=form, stdin=typed), form)
@@ -265,8 +282,9 @@ def hostile_log(data):
         return [order.id for order in store.orders.list()]
 
 
-def test_a_hostile_log_is_shown_harmlessly(call, hostile_log):
-    for arguments in (
+@one_in([pytest.param(7, id="one view of each order"), whole])
+def test_a_hostile_log_is_shown_harmlessly(call, hostile_log, one_in):
+    calls = (
         ["list"], ["list", "--csv"], ["list", "--json"], ["list", "--limit", "99"], ["log"],
         ["log", "--json"], ["deliveries"], ["deliveries", "--json"], ["deliveries", "--failed"],
         ["doctor"], ["export"], ["export", "--format", "csv"], ["export", "--format", "jsonl"],
@@ -274,20 +292,23 @@ def test_a_hostile_log_is_shown_harmlessly(call, hostile_log):
         ["watch", "--from", "start", "--until-idle", "0.01"], ["stats"], ["stats", "--json"],
         ["replay", "--dry-run"], ["replay"], ["stats"],
         ["topics"], ["retry", "--all"], ["checkpoint"], ["doctor", "--repair"],
-    ):  # fmt: skip
-        for form in ("json",) if "--json" in arguments else ("pipe", "terminal"):
+    )  # fmt: skip
+    for number, arguments in enumerate(calls):
+        both = thinned(("pipe", "terminal"), min(one_in, 2), number)
+        for form in ("json",) if "--json" in arguments else both:
             try:
                 harmless(call(*arguments, form=form), form)
             except Exception as error:
                 error.add_note(f"{form}: {arguments!r}")
                 raise
-    for order_id in hostile_log:
-        for form in ("pipe", "terminal"):
-            harmless(call("show", "--", order_id, form=form), form)
-            harmless(call("trace", "--", order_id, form=form), form)
-        harmless(call("show", "--version", "1", "--", order_id))
-        harmless(call("show", "--at", "now", "--", order_id))
-        harmless(call("show", "--json", "--", order_id, form="json"), "json")
+    views = (
+        ("pipe", "show"), ("terminal", "show"), ("pipe", "trace"), ("terminal", "trace"),
+        ("pipe", "show", "--version", "1"), ("pipe", "show", "--at", "now"),
+        ("json", "show", "--json"),
+    )  # fmt: skip
+    for number, order_id in enumerate(hostile_log):
+        for form, *arguments in thinned(views, one_in, number):
+            harmless(call(*arguments, "--", order_id, form=form), form)
 
 
 def test_each_line_of_a_hostile_feed_is_json(call, hostile_log):
@@ -315,7 +336,7 @@ def write(data, *messages):
 @pytest.mark.parametrize(
     ("year", "zone"), [(1, "UTC"), (1, "America/New_York"), (9999, "Asia/Tokyo")]
 )
-def test_times_at_the_end_of_time_are_shown(orders, data, year, zone):
+def test_times_at_the_end_of_time_are_shown(tool, data, year, zone):
     first, last = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
     time = first if year == 1 else last
     write(data, OrderCreated(order_id="o", items=("x",), time=time, correlation_id="c"))
@@ -324,14 +345,14 @@ def test_times_at_the_end_of_time_are_shown(orders, data, year, zone):
         ["list"], ["show", "o"], ["trace", "o"], ["stats"], ["replay"], ["list", "--at", "now"],
         ["watch", "--from", "start", "--until-idle", "0.01"],
     ):  # fmt: skip
-        result = orders(*arguments, env=environment)
+        result = tool(*arguments, env=environment)
         assert "Traceback" not in result.stderr, arguments
         assert result.returncode == 0, arguments
         harmless((result.returncode, result.stdout, result.stderr), "terminal")
 
 
 @pytest.mark.parametrize("form", ["pipe", "terminal"])
-def test_messages_that_are_their_own_cause_are_traced_to_an_end(orders, data, form):
+def test_messages_that_are_their_own_cause_are_traced_to_an_end(tool, data, form):
     first = OrderCreated(order_id="o", items=("x",), id="A", correlation_id="c")
     write(
         data,
@@ -343,7 +364,7 @@ def test_messages_that_are_their_own_cause_are_traced_to_an_end(orders, data, fo
     )
     environment = {"FORCE_COLOR": "1"} if form == "terminal" else {}
     for run in ({}, environment):  # piped first, where a circle is found sooner
-        result = orders("trace", "o", env=run)
+        result = tool("trace", "o", env=run)
         harmless((result.returncode, result.stdout, result.stderr), form)
         assert result.returncode == 0
         assert "OrderCreated" in result.stdout
@@ -391,12 +412,14 @@ def test_a_subscriber_that_fails_with_hostile_words_is_shown_harmlessly(call, da
 # As real processes, and on a real terminal
 
 
-def test_a_hostile_argument_does_no_harm_in_a_process_of_its_own(orders):
+@one_in([pytest.param(6, id="some"), whole])
+def test_a_hostile_argument_does_no_harm_in_a_process_of_its_own(orders, tool, one_in):
     sample = [text for text in HOSTILE if len(text) < 1000][::2]
     commands = COMMANDS * 3
     assert len(sample) >= 30
-    for text, command in zip(sample, commands, strict=False):
-        result = orders(*[part.replace("{}", text) for part in command])
+    for number, (text, command) in enumerate(zip(sample, commands, strict=False)):
+        run = tool if number % one_in else orders  # the short form forks most of them
+        result = run(*[part.replace("{}", text) for part in command])
         harmless((result.returncode, result.stdout, result.stderr))
         assert result.returncode or "error:" not in result.stderr
 

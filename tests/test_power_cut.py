@@ -288,8 +288,8 @@ def _deliveries(app):
 
 @pytest.mark.parametrize(
     ("lives", "states"),
-    [(6, 50), pytest.param(20, 100, marks=pytest.mark.long)],
-    ids=["300 states", "2,000 states"],
+    [(6, 17), pytest.param(20, 100, marks=pytest.mark.long)],
+    ids=["102 states", "2,000 states"],
 )
 def test_whatever_a_power_cut_leaves_holds_every_acknowledged_order(tmp_path, lives, states):
     refusals = []

@@ -1185,6 +1185,7 @@ def tables(runner):
 THREE = (ItemSales, OrdersADay, Bestseller)
 
 
+@pytest.mark.long
 def test_both_runners_make_the_same_of_20_000_events_as_a_fold_by_hand(template, tmp_path):
     made = []
     for kind in RUNNERS:

@@ -185,27 +185,27 @@ def test_a_dumb_terminal_is_shown_a_table_without_any_codes(screen, send):
     assert "\x1b" not in shown
 
 
-def test_force_color_draws_on_a_pipe(orders, send):
+def test_force_color_draws_on_a_pipe(tool, send):
     send(LONG[0])
-    assert "\x1b" not in orders("list").stdout
-    forced = orders("list", env={"FORCE_COLOR": "1"}).stdout
+    assert "\x1b" not in tool("list").stdout
+    forced = tool("list", env={"FORCE_COLOR": "1"}).stdout
     assert COLOUR.search(forced)
     assert "───" in forced
 
 
 @pytest.mark.parametrize("form", ["--json", "--csv"])
-def test_json_and_csv_are_the_same_on_a_terminal_as_piped(orders, screen, send, form):
+def test_json_and_csv_are_the_same_on_a_terminal_as_piped(tool, screen, send, form):
     send(PlaceOrder(HOSTILE, "Ada"), PlaceOrder(("x" * 200,)))
-    assert screen("list", form)[1] == orders("list", form).stdout
+    assert screen("list", form)[1] == tool("list", form).stdout
 
 
 # Hostile text
 
 
-def test_hostile_markup_is_shown_literally(screen, orders):
+def test_hostile_markup_is_shown_literally(screen, tool):
     _, placed = screen("place", *HOSTILE, "--customer", "[bold]b[/bold]")
     assert str(list(HOSTILE)) in plain(placed)
-    (order,) = json.loads(orders("list", "--json").stdout)
+    (order,) = json.loads(tool("list", "--json").stdout)
     for arguments in (["list"], ["show", order["id"]]):
         _, shown = screen(*arguments, columns=200)
         assert all(item in plain(shown) for item in (*HOSTILE, "[bold]b[/bold]"))
@@ -226,11 +226,11 @@ def test_control_characters_of_an_argument_never_reach_the_terminal(screen):
     assert shown == "error: item 1 contains the control character U+001B; remove it\n"
 
 
-def test_help_on_a_terminal_has_every_word_of_the_piped_help(orders, screen):
+def test_help_on_a_terminal_has_every_word_of_the_piped_help(tool, screen):
     for command in ("demo", "export", "place"):
         shown = set(re.findall(r"[\w\[\]-]+", plain(screen(command, "-h", columns=200)[1])))
         assert {"-h", "--help", "Example"} <= shown
-        for metavar in re.findall(r"^Usage: (.*)$", orders(command, "-h").stdout, re.MULTILINE):
+        for metavar in re.findall(r"^Usage: (.*)$", tool(command, "-h").stdout, re.MULTILINE):
             assert set(re.findall(r"[\w\[\]-]+", metavar)) <= shown
 
 
@@ -239,11 +239,11 @@ def test_help_on_a_terminal_has_every_word_of_the_piped_help(orders, screen):
 
 @pytest.fixture
 def many(tmp_path):
-    """A file of 8,000 orders, and how many they are."""
+    """A file of 5,000 orders, and how many they are."""
     file = tmp_path / "many.jsonl"
-    rows = ({"items": [f"item {number}"], "key": f"k{number}"} for number in range(8000))
+    rows = ({"items": [f"item {number}"], "key": f"k{number}"} for number in range(5000))
     file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    return file, 8000
+    return file, 5000
 
 
 def test_import_shows_a_progress_bar_on_a_terminal(screen, tmp_path):
@@ -257,10 +257,10 @@ def test_import_shows_a_progress_bar_on_a_terminal(screen, tmp_path):
     assert all(width(line) <= 80 for line in re.split(r"[\r\n]+", plain(shown)))
 
 
-def test_import_shows_no_progress_bar_in_a_pipe(orders, tmp_path):
+def test_import_shows_no_progress_bar_in_a_pipe(tool, tmp_path):
     file = tmp_path / "few.csv"
     file.write_text("key,item\nk,rope\n")
-    assert "Importing" not in orders("import", str(file)).stderr
+    assert "Importing" not in tool("import", str(file)).stderr
 
 
 @pytest.fixture
@@ -275,26 +275,26 @@ def interrupted(terminal, many):
     return child.exitstatus, plain(child.before)
 
 
-def test_ctrl_c_during_an_import_exits_130_and_says_how_many(interrupted, orders):
+def test_ctrl_c_during_an_import_exits_130_and_says_how_many(interrupted, tool):
     status, shown = interrupted
     assert status == 130
     assert "Traceback" not in shown
     said = re.search(r"([\d,]+) orders imported", shown)[1]
-    placed = json.loads(orders("list", "--json").stdout)
+    placed = json.loads(tool("list", "--json").stdout)
     assert int(said.replace(",", "")) == len(placed)
 
 
 @pytest.mark.usefixtures("interrupted")
-def test_an_import_that_was_interrupted_is_finished_by_the_next_run(orders, many):
+def test_an_import_that_was_interrupted_is_finished_by_the_next_run(tool, many):
     file, total = many
-    done = len(json.loads(orders("list", "--json").stdout))
+    done = len(json.loads(tool("list", "--json").stdout))
     assert 0 < done < total
-    finished = orders("import", str(file), "--json")
+    finished = tool("import", str(file), "--json")
     assert finished.returncode == 0
     assert json.loads(finished.stdout) == {"imported": total - done, "skipped": done}
-    items = [order["items"] for order in json.loads(orders("list", "--json").stdout)]
+    items = [order["items"] for order in json.loads(tool("list", "--json").stdout)]
     assert items == [[f"item {number}"] for number in reversed(range(total))]
-    kinds = [line.split("\t")[2] for line in orders("log").stdout.splitlines()]
+    kinds = [line.split("\t")[2] for line in tool("log").stdout.splitlines()]
     assert kinds.count("OrderCreated") == kinds.count("NotifySales") == total
 
 

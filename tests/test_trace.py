@@ -127,9 +127,9 @@ def test_every_conversation_about_the_order_is_shown_the_oldest_first(traced, se
     assert shape(traced(other)) == PLACED
 
 
-def test_a_bestseller_stands_below_the_order_that_made_it_one(orders, traced, send):
+def test_a_bestseller_stands_below_the_order_that_made_it_one(tool, traced, send):
     nine = send(*(PlaceOrder(("rope",)) for _ in range(9)))
-    placed = orders("place", "rope", "--json")
+    placed = tool("place", "rope", "--json")
     tenth = json.loads(placed.stdout)["id"]
     found = traced(tenth)
     effects = [(2, "bestseller"), (3, "RecordBestseller"), (4, "BestsellerFound")]
@@ -140,15 +140,15 @@ def test_a_bestseller_stands_below_the_order_that_made_it_one(orders, traced, se
     assert shape(traced(nine[-1])) == PLACED
 
 
-def test_an_imported_order_has_a_tree_of_its_own(orders, traced, tmp_path):
+def test_an_imported_order_has_a_tree_of_its_own(tool, traced, tmp_path):
     file = tmp_path / "orders.jsonl"
     file.write_text(
         '{"items": ["lamp"], "key": "a"}\n'
         '{"items": ["rope"], "key": "b", "status": "shipped"}\n'
         '{"items": ["tv"], "key": "c", "status": "cancelled"}\n'
     )
-    assert orders("import", str(file)).returncode == 0
-    listed = json.loads(orders("list", "--json").stdout)
+    assert tool("import", str(file)).returncode == 0
+    listed = json.loads(tool("list", "--json").stdout)
     by_item = {order["items"][0]: traced(order["id"]) for order in listed}
     for item, more in (
         ("lamp", []),
@@ -166,9 +166,9 @@ def test_an_order_is_named_by_the_beginning_of_its_id(traced, send):
 
 
 @pytest.mark.parametrize("order_id", ["nope", "", "\x1b[31m"])
-def test_an_unknown_order_is_refused_in_one_line(orders, send, order_id):
+def test_an_unknown_order_is_refused_in_one_line(tool, send, order_id):
     send(PlaceOrder(("rope",)))
-    result = orders("trace", order_id)
+    result = tool("trace", order_id)
     assert (result.returncode, result.stdout) == (1, "")
     assert re.fullmatch(r"error: no order .*`orders list` shows the ids\n", result.stderr)
 
@@ -224,7 +224,7 @@ def test_a_disk_error_of_the_first_attempt_is_shown_of_a_real_process(traced, or
 
 
 def test_a_delivery_that_failed_and_was_retried_by_hand_shows_every_attempt(
-    traced, data, failures, orders
+    traced, data, failures, tool
 ):
     with bootstrap(data, notifier=Broken(3), on_failure=lambda *all_: failures.append(all_)) as app:
         order_id = app.bus.send(PlaceOrder(("rope",)))
@@ -236,7 +236,7 @@ def test_a_delivery_that_failed_and_was_retried_by_hand_shows_every_attempt(
     ]
     assert "failed; try orders retry " in found[2].text
     assert all("failed in " in row.text for row in found[3:])
-    assert orders("retry", "--all").returncode == 0
+    assert tool("retry", "--all").returncode == 0
     found = traced(order_id)
     assert [row.name for row in found[3:]] == [
         *(f"attempt {n}" for n in (1, 2, 3, 4)),
@@ -275,12 +275,12 @@ def test_what_a_dead_process_owed_is_shown_until_the_next_command_delivers_it(to
     assert "has not run" not in str(found)
 
 
-def test_a_delivery_that_is_under_way_is_said_to_be(data, orders):
+def test_a_delivery_that_is_under_way_is_said_to_be(data, tool):
     shown = []
 
     class Curious:
         def notify(self, notice):
-            shown.append(orders("trace", notice.order_id).stdout)
+            shown.append(tool("trace", notice.order_id).stdout)
 
     with bootstrap(data, notifier=Curious()) as app:
         app.bus.send(PlaceOrder(("rope",)))
@@ -344,7 +344,7 @@ def test_one_that_is_subscribed_by_a_glob_later_is_shown_not_to_have_run(app):
 # Messages that this process does not know; long chains
 
 
-def test_a_message_of_an_unknown_class_is_shown_by_its_name(data, orders):
+def test_a_message_of_an_unknown_class_is_shown_by_its_name(data, tool):
     with bootstrap(data, notifier=Sales()) as app:
 
         def lose(event, *, uow):
@@ -354,7 +354,7 @@ def test_a_message_of_an_unknown_class_is_shown_by_its_name(data, orders):
         app.bus.subscribe(ParcelLost, lambda event: None, name="insurance")
         order_id = app.bus.send(PlaceOrder(("rope",)))
         app.uow().emit(ParcelLost(order_id=order_id, where="Rome"))
-    result = orders("trace", order_id)
+    result = tool("trace", order_id)
     assert (result.returncode, result.stderr) == (0, "")
     found = [Row(int(d), *rest) for d, *rest in (x.split("\t") for x in result.stdout.splitlines())]
     assert shape(found) == [
