@@ -14,9 +14,9 @@ from pathlib import Path
 from workload import check_sold, nowhere, placements
 
 from orders import App, PlaceOrder, bootstrap
-from orders.notifier import ConsoleNotifier
-from orders.projections import ItemSales
-from orders.runners import SingleThreadedRunner
+from orders.application.notifications import ConsoleNotifier
+from orders.projections.shipped import ItemSales
+from orders.projections.runners import SingleThreadedRunner
 
 LONG = 600  # seconds, more than any follower is behind
 
@@ -59,5 +59,5 @@ def fill(directory: Path, events: int) -> None:
 def catch_up(directory: Path) -> Mapping[str, int]:
     """Have a newcomer count the items of all stored events; return the counts."""
     with bootstrap(directory) as app, SingleThreadedRunner(app, [ItemSales]) as runner:
-        runner.wait(app.log.position(), LONG)
+        runner.wait(app.store.head(), LONG)
         return runner.get(ItemSales).tables["sold"]

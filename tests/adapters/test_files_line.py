@@ -1,0 +1,198 @@
+"""A line of the log: what goes in comes out, and what was not written is refused."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orders import OrderCreated, PlaceOrder
+from orders.application.store import Delivery
+from orders.adapters.files.line import FORMAT, Line, check, checksum, decode, encode, is_torn
+from orders.messaging.message import UnknownMessage, message_classes, name_of
+
+NOW = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
+
+FAILED = Delivery("e", "order_created", "failed", attempts=3, seconds=0.25, error="OSError: \\ no")
+
+SAMPLE = Line(
+    FORMAT,
+    seq=7,
+    time=NOW,
+    messages=(
+        PlaceOrder(items=("100 inch TV", 'a "quoted" name'), customer="Zoë"),
+        OrderCreated(order_id="1", items=("100 inch TV", "🧞 carpet"), key="k"),
+    ),
+    deliveries=(FAILED,),
+    owner="lease",
+    settled=812,
+)
+
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+times = st.datetimes(timezones=st.just(UTC))
+values = {
+    str: texts,
+    int: st.integers(-(2**63), 2**63 - 1),
+    str | None: st.none() | texts,
+    tuple[str, ...]: st.lists(texts).map(tuple),
+    datetime: times,
+}
+
+
+def messages_of(kind):
+    fields = {field.name: values[field.type] for field in msgspec.structs.fields(kind)}
+    return st.builds(kind, **fields)
+
+
+messages = st.one_of(
+    messages_of(kind) for kind in message_classes().values() if kind.__module__.startswith("orders")
+)
+deliveries = st.builds(
+    Delivery,
+    event=texts,
+    subscriber=texts,
+    status=st.sampled_from(["pending", "done", "failed", "dead"]),
+    retries=st.integers(0, 9),
+    attempts=st.integers(0, 2**63 - 1),
+    seconds=st.floats(0, allow_infinity=False),
+    error=st.none() | texts,
+)
+lines = st.builds(
+    Line,
+    format=st.just(FORMAT),
+    seq=st.integers(1, 2**63 - 1),
+    time=times,
+    messages=st.lists(messages, max_size=4).map(tuple),
+    deliveries=st.lists(deliveries, max_size=4).map(tuple),
+    owner=st.none() | texts,
+    settled=st.integers(0, 2**63 - 1),
+)
+
+
+@given(lines)
+@settings(deadline=None, database=None)
+def test_a_decoded_line_equals_the_encoded_one(line):
+    assert decode(encode(line)) == line
+
+
+@given(lines)
+@settings(deadline=None, database=None, max_examples=50)
+def test_an_encoded_line_is_one_line_of_utf_8_that_any_json_reader_understands(line):
+    raw = encode(line)
+    assert b"\n" not in raw
+    assert msgspec.json.decode(raw.decode("utf-8"))["crc"] == checksum(raw)
+
+
+@given(lines, st.data())
+@settings(deadline=None, database=None)
+def test_a_line_cut_short_anywhere_is_torn(line, data):
+    raw = encode(line)
+    cut = data.draw(st.integers(0, len(raw) - 1))
+    assert is_torn(raw[:cut], line.seq)
+    assert not is_torn(raw, line.seq)
+
+
+@given(lines, st.data())
+@settings(deadline=None, database=None)
+def test_a_changed_byte_anywhere_is_refused(line, data):
+    raw = bytearray(encode(line))
+    raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(ValueError):
+        decode(bytes(raw))
+
+
+@pytest.mark.parametrize("change", [0x01, 0xFF])
+def test_every_changed_byte_of_a_line_is_refused(change):
+    raw = encode(SAMPLE)
+    for position in range(len(raw)):
+        changed = bytearray(raw)
+        changed[position] ^= change
+        with pytest.raises(ValueError):
+            decode(bytes(changed))
+
+
+def test_every_proper_prefix_of_a_line_is_torn():
+    raw = encode(SAMPLE)
+    assert [cut for cut in range(len(raw)) if not is_torn(raw[:cut], SAMPLE.seq)] == []
+
+
+def test_a_whole_line_is_not_torn():
+    assert not is_torn(encode(SAMPLE), SAMPLE.seq)
+
+
+@pytest.mark.parametrize("extra", [b"x", b"\x00", b"}", b" ", b","])
+def test_a_whole_line_with_a_byte_after_it_is_not_torn(extra):
+    assert not is_torn(encode(SAMPLE) + extra, SAMPLE.seq)
+
+
+def test_the_beginning_of_another_line_number_is_not_torn():
+    assert not is_torn(encode(SAMPLE)[:100], SAMPLE.seq + 1)
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        b"hello",
+        b'{"foo": 1}',
+        b'{"format": 1, "seq": 7',
+        b'{"format":2,"seq":7,',
+        b"[1, 2]",
+        bytes(100),
+        bytes(range(256)),
+        Path(__file__).read_bytes(),
+    ],
+    ids=["text", "json", "spaced", "newer", "list", "zeros", "binary", "python"],
+)
+def test_a_foreign_text_is_neither_torn_nor_a_line(foreign):
+    assert not is_torn(foreign, 7)
+    with pytest.raises(ValueError, match=r"this is no line of a log|the checksum does not match"):
+        decode(foreign)
+
+
+def test_a_line_of_a_newer_format_is_refused_as_such():
+    newer = msgspec.structs.replace(SAMPLE, format=FORMAT + 1)
+    with pytest.raises(ValueError, match=r"format 2, of a newer version of orders"):
+        decode(encode(newer))
+
+
+def test_a_line_of_a_newer_format_and_another_shape_is_refused_as_such():
+    class NewerLine(msgspec.Struct):
+        format: int = FORMAT + 1
+        commits: dict[str, int] = {}
+        seq: str = "seven"
+
+    with pytest.raises(ValueError, match=r"format 2, of a newer version of orders"):
+        decode(encode(NewerLine()))
+
+
+def test_a_message_of_a_class_unknown_here_is_kept_beside_the_known_ones():
+    class OrderFramed(msgspec.Struct, tag_field="type", tag="OrderFramed"):
+        id: str = "m1"
+        correlation_id: str = "c1"
+        time: datetime = NOW
+        name: str = "gold"
+        sizes: tuple[int, ...] = (1, 2)
+
+    known = SAMPLE.messages[0]
+    line = msgspec.structs.replace(SAMPLE, messages=(OrderFramed(), known))
+    unknown, other = decode(encode(line)).messages
+    assert other == known
+    assert isinstance(unknown, UnknownMessage)
+    assert name_of(unknown) == "OrderFramed"
+    assert (unknown.id, unknown.correlation_id, unknown.time) == ("m1", "c1", NOW)
+    assert (unknown.fields["name"], unknown.fields["sizes"]) == ("gold", [1, 2])
+
+
+def test_a_known_message_with_a_wrong_field_is_refused():
+    class Wrong(msgspec.Struct, tag_field="type", tag="PlaceOrder"):
+        items: int = 3
+
+    with pytest.raises(ValueError, match="items"):
+        decode(encode(msgspec.structs.replace(SAMPLE, messages=(Wrong(),))))
+
+
+def test_check_returns_all_but_the_checksum():
+    raw = encode(SAMPLE)
+    assert check(raw) + b',"crc":"%s"}' % checksum(raw).encode() == raw

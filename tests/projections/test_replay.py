@@ -1,0 +1,461 @@
+"""`replay`: what is kept is made anew from the log, what differs is said, nobody is told again.
+
+And the policies that the command line runs, whose reactions no replay repeats or forgets.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import Sales
+
+from orders import CancelOrder, Order, PlaceOrder, ShipOrder, bootstrap, followers
+from orders.adapters.files.faults import POINTS
+from orders.projections.policy import Bestseller
+from orders.projections.shipped import ItemSales, OrdersADay
+from orders.projections.replay import replay
+from orders.projections.runners import SingleThreadedRunner
+
+NAMES = ["item-sales", "orders-a-day", "bestseller"]
+BESTSELLER = (
+    r"============\nBestseller, ordered 10 times:\n============\nID: {}\nItems: \['rope'\]\n"
+)
+
+
+def done(result):
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout
+
+
+def rows(result):
+    assert result.returncode == 0, result.stderr
+    return [line.split("\t") for line in result.stdout.splitlines()]
+
+
+def snapshot(data):
+    """Return all that is in the directory: names, bytes, times, permissions."""
+    found = {}
+    for path in data.rglob("*"):
+        status = path.stat()
+        content = path.read_bytes() if path.is_file() else None
+        found[path] = (content, status.st_mtime_ns, status.st_mode, status.st_ino)
+    return found
+
+
+def kept(data, name="item-sales"):
+    return data / "projections" / f"{name}.json"
+
+
+def edit(path, before, after):
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+
+
+@pytest.fixture
+def store(data):
+    """A store of three orders whose followers were stopped, and so kept what they had."""
+    with (
+        bootstrap(data, notifier=Sales()) as app,
+        SingleThreadedRunner(app, [ItemSales, OrdersADay, Bestseller]),
+    ):
+        first, second, _ = (
+            app.bus.send(PlaceOrder(items))
+            for items in (("rope", "lamp"), ("rope",), ("rope", "tv"))
+        )
+        app.bus.send(ShipOrder(first))
+        app.bus.send(CancelOrder(second))
+    return data
+
+
+# What is well
+
+
+def test_what_is_kept_and_equal_is_said_to_be_so_and_stays(store, tool):
+    before = {name: kept(store, name).read_bytes() for name in NAMES}
+    result = tool("replay")
+    assert [row[:2] for row in rows(result)] == [[name, "equal"] for name in NAMES]
+    assert "None of 3 projections differed" in result.stderr
+    assert {name: kept(store, name).read_bytes() for name in NAMES} == before
+
+
+def test_nothing_kept_is_made(tool, send, data):
+    send(PlaceOrder(("rope",)))
+    result = tool("replay")
+    assert [row[:2] for row in rows(result)] == [[name, "not kept"] for name in NAMES]
+    assert "None of 3 projections differed" in result.stderr
+    assert kept(data).exists()
+    assert kept(data, "orders-a-day").exists()
+    assert [row[1] for row in rows(tool("replay"))[:2]] == ["equal", "equal"]
+
+
+def test_of_an_empty_store_nothing_is_made(tool, data):
+    for arguments in (["replay", "--dry-run"], ["replay"]):
+        result = tool(*arguments)
+        assert [row[:2] for row in rows(result)] == [[name, "not kept"] for name in NAMES]
+    assert not data.exists()
+
+
+def test_a_projection_that_lags_behind_is_no_difference(store, tool, send):
+    send(PlaceOrder(("carpet",)))
+    before = kept(store).read_bytes()
+    for arguments in (["replay", "--dry-run"], ["replay"]):
+        result = tool(*arguments)
+        assert [row[:2] for row in rows(result)] == [[name, "equal"] for name in NAMES]
+    assert kept(store).read_bytes() == before  # or it was made as new as the log: same answers
+    sold = json.loads(done(tool("stats", "--json")))["items"]
+    assert {"item": "carpet", "times": 1} in sold
+
+
+# What differs
+
+
+def test_a_count_that_was_edited_by_hand_is_named_with_both_values_and_mended(store, tool):
+    well = kept(store).read_bytes()
+    edit(kept(store), '"times":2', '"times":7')
+    for arguments, said in (
+        (["replay", "--dry-run"], "1 of 3 projections differed from the log; nothing was changed"),
+        (["replay"], "1 of 3 projections differed from the log; they were rebuilt"),
+    ):
+        result = tool(*arguments)
+        found = rows(result)
+        assert found[0][:2] == ["item-sales", "was changed by another program"]
+        assert found[1] == ["item-sales", 'sold "rope"', "kept 7, the log says 2"]
+        assert [row[:2] for row in found[2:]] == [[name, "equal"] for name in NAMES[1:]]
+        assert said in result.stderr
+    assert kept(store).read_bytes() == well
+    assert [row[1] for row in rows(tool("replay"))] == ["equal"] * 3
+
+
+def test_an_entry_that_was_added_or_taken_by_hand_is_named(store, tool):
+    tables = json.loads(kept(store).read_text())
+    tables["sold"]["9"] = {"item": "gold", "times": 1}
+    del tables["sold"]["1"]  # rope
+    kept(store).write_text(json.dumps(tables))
+    found = rows(tool("replay"))
+    assert [row[1:] for row in found[1:3]] == [
+        ['sold "gold"', "kept 1, the log says nothing"],
+        ['sold "rope"', "kept nothing, the log says 2"],
+    ]
+    assert [row[1] for row in rows(tool("replay"))] == ["equal"] * 3
+
+
+def test_a_difference_that_carries_the_right_checksum_is_found(store, tool, data):
+    """As if the projection's code had had an error when it was kept."""
+
+    class Miscounted(ItemSales):
+        def apply(self, event):
+            super().apply(event)
+            self.tables["sold"]["rope"] = 1000
+
+    kept(store).unlink()
+    with bootstrap(data) as app, SingleThreadedRunner(app, [Miscounted]):
+        pass
+    assert json.loads(done(tool("stats", "--json")))["items"][0] == {"item": "rope", "times": 1000}
+    found = rows(tool("replay"))
+    assert found[0][:2] == ["item-sales", "different"]
+    assert found[1] == ["item-sales", 'sold "rope"', "kept 1000, the log says 2"]
+    assert json.loads(done(tool("stats", "--json")))["items"][0] == {"item": "rope", "times": 2}
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def scribbled(path):
+    path.write_bytes(b"\xff my notes")
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def edited(path):
+    edit(path, '"lamp"', '"lump"')
+
+
+HARMS = {cut: "is not valid JSON", scribbled: "is not valid JSON", emptied: "not kept"}
+
+
+@pytest.mark.parametrize("name", ["item-sales", "bestseller"])
+@pytest.mark.parametrize("harm", [*HARMS, edited], ids=lambda harm: harm.__name__)
+def test_what_is_harmed_is_said_to_be_and_mended(store, tool, name, harm):
+    well = kept(store, name).read_bytes()
+    harm(kept(store, name))
+    said = HARMS.get(harm, "was changed by another program")
+    for arguments in (["replay", "--dry-run"], ["replay"]):
+        verdicts = {row[0]: row[1] for row in reversed(rows(tool(*arguments)))}
+        assert verdicts[name] == said
+    verdicts = {row[0]: row[1] for row in rows(tool("replay"))}
+    if name == "bestseller":  # which may as well begin anew: it does not react twice
+        assert verdicts.pop(name) in {"equal", "not kept"}
+    else:
+        assert kept(store, name).read_bytes() == well
+    assert set(verdicts.values()) == {"equal"}
+
+
+@pytest.mark.parametrize("value", ["7", "null", '["x"]', '{"a":1}', '"[/]\\u001b[31m"'])
+@pytest.mark.parametrize("command", [["replay", "--dry-run"], ["doctor"], ["stats"]], ids=" ".join)
+def test_whatever_was_written_into_it_by_hand_is_no_crash(store, tool, value, command):
+    edit(kept(store), '"lamp"', value)
+    result = tool(*command)
+    assert result.returncode in {0, 1}
+    assert "Traceback" not in result.stderr
+    assert "\x1b" not in result.stdout
+    assert "lamp" in result.stdout or command[0] != "stats"
+
+
+def test_a_lagging_projection_that_was_edited_differs_in_what_was_edited_only(store, tool, send):
+    send(PlaceOrder(("carpet",)))  # which the kept one does not know, and need not
+    edit(kept(store), '"times":2', '"times":7')
+    differences = [row for row in rows(tool("replay", "--dry-run")) if "kept" in row[2]]
+    assert differences == [["item-sales", 'sold "rope"', "kept 7, the log says 2"]]
+
+
+# What it does not do
+
+
+@pytest.mark.parametrize("harm", [None, cut, edited, emptied])
+def test_a_dry_run_changes_not_a_byte(store, tool, send, harm):
+    send(PlaceOrder(("carpet",)))
+    if harm is not None:
+        harm(kept(store))
+    before = snapshot(store)
+    assert tool("replay", "--dry-run").returncode == 0
+    assert snapshot(store) == before
+
+
+def test_a_replay_sends_no_notice_again(data, tool, send):
+    send(*(PlaceOrder(("rope",)) for _ in range(9)))
+    assert tool("place", "rope").returncode == 0
+    log = (data / "events.jsonl").read_bytes()
+    result = tool("replay")
+    assert "============" not in result.stdout + result.stderr
+    assert (data / "events.jsonl").read_bytes() == log
+    with bootstrap(data, notifier=(sales := Sales())) as app:
+        for one in replay(app, keep=True):
+            assert one.differences == []
+    assert sales.notices == []
+    assert (data / "events.jsonl").read_bytes() == log
+
+
+def test_after_a_replay_a_policy_still_reacts_to_what_it_had_yet_to_see(data, tool, send):
+    send(*(PlaceOrder(("rope",)) for _ in range(10)))  # the policy has seen none of them
+    assert tool("replay").returncode == 0
+    assert reactions(tool) == []
+    assert "Bestseller" in tool("place", "lamp").stderr
+    assert len(reactions(tool)) == 1
+
+
+def test_after_a_replay_the_tenth_order_still_makes_a_bestseller_once(data, tool, send):
+    with bootstrap(data, notifier=Sales()) as app, SingleThreadedRunner(app, [Bestseller]):
+        for _ in range(5):
+            app.bus.send(PlaceOrder(("rope",)))
+    for _ in range(4):
+        assert "Bestseller" not in tool("place", "rope").stderr
+        assert tool("replay").returncode == 0
+    assert "Bestseller" in tool("place", "rope").stderr
+    assert tool("replay").returncode == 0
+    assert tool("place", "rope").stderr == ""
+    assert len(reactions(tool)) == 1
+
+
+def test_a_policy_that_is_harmed_neither_repeats_nor_forgets_after_a_replay(store, tool, send):
+    send(*(PlaceOrder(("rope",)) for _ in range(7)))  # with the three there are, ten
+    for harm in (cut, scribbled, emptied):
+        harm(kept(store, "bestseller"))
+        assert tool("replay").returncode == 0
+        tool("place", "lamp")
+        assert len(reactions(tool)) == 1
+
+
+# The policies, as the command line runs them
+
+
+def reactions(tool):
+    return [row for row in rows(tool("log")) if row[2] == "RecordBestseller"]
+
+
+def test_the_tenth_order_of_an_item_makes_it_a_bestseller_and_the_eleventh_does_not(tool):
+    for number in range(1, 13):
+        result = tool("place", "rope")
+        notice = re.fullmatch(
+            r"============\nNew Order:\n============\nID: (\S+)\nItems: \['rope'\]\n", result.stdout
+        )
+        assert result.returncode == 0
+        expected = BESTSELLER.format(notice[1]) if number == 10 else ""
+        assert re.fullmatch(expected, result.stderr), number
+    assert len(reactions(tool)) == 1
+
+
+def test_one_order_of_many_makes_one_bestseller(tool):
+    result = tool("place", *["rope"] * 25, "lamp")
+    assert result.returncode == 0
+    assert result.stderr.count("Bestseller, ordered 25 times:") == 1
+    assert tool("place", "rope").stderr == ""
+    assert len(reactions(tool)) == 1
+
+
+def test_place_json_prints_nothing_else_on_standard_output(tool, send):
+    send(*(PlaceOrder(("rope",)) for _ in range(9)))
+    result = tool("place", "rope", "--json")
+    assert json.loads(result.stdout)["items"] == ["rope"]
+    assert result.stdout.count("\n") == 1
+    assert re.search(BESTSELLER.format(r"\S+"), result.stderr)
+
+
+def test_what_python_placed_the_next_command_that_writes_reacts_to(tool, send):
+    order_ids = send(*(PlaceOrder(("rope",)) for _ in range(12)))
+    assert tool("list").stderr == ""
+    result = tool("ship", order_ids[0])
+    assert result.stdout == ""
+    assert re.search(BESTSELLER.format(order_ids[9]), result.stderr)
+    assert len(reactions(tool)) == 1
+
+
+def test_what_a_policy_has_yet_to_react_to_is_told_and_made_up_for(tool, send):
+    order_ids = send(*(PlaceOrder(("rope",)) for _ in range(12)))
+    examined = tool("doctor")
+    assert examined.returncode == 0
+    assert "bestseller has yet to react to 1 event; orders checkpoint has" in examined.stdout
+    late = [row for row in rows(tool("trace", order_ids[9])) if row[1] == "bestseller"]
+    ((_, _, _, _, text),) = late
+    assert text.endswith("has not run yet; orders checkpoint has it do so")
+    assert "bestseller" not in tool("trace", order_ids[8]).stdout
+    assert reactions(tool) == []
+    mended = tool("doctor", "--repair")
+    assert "Repaired: had bestseller react to 1 event." in mended.stderr
+    assert re.search(BESTSELLER.format(order_ids[9]), mended.stderr)
+    assert "bestseller" not in tool("doctor").stdout
+    assert len(reactions(tool)) == 1
+
+
+# the short form kills at each point once, and where the notice and the reaction are stored
+FAULTS = [
+    *POINTS,
+    "after-append@2",
+    "torn-append@3",
+    *(
+        pytest.param(f"{point}@{nth}", marks=pytest.mark.long)
+        for nth in (2, 3)
+        for point in POINTS
+        if "append" in point or "fsync" in point
+        if f"{point}@{nth}" not in {"after-append@2", "torn-append@3"}
+    ),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_kill_9_anywhere_in_the_tenth_order_leaves_one_reaction_to_it(tool, send, fault):
+    send(*(PlaceOrder(("rope",)) for _ in range(9)))
+    killed = tool("place", "rope", env={"ORDERS_FAULT": fault})
+    assert killed.returncode in {0, -signal.SIGKILL}
+    ordered = sum(row[2] == "OrderCreated" for row in rows(tool("log")))
+    for _ in range(10 - ordered):
+        assert tool("place", "rope").returncode == 0
+    assert tool("place", "lamp").returncode == 0
+    assert tool("place", "lamp").stderr == ""
+    ((_, _, _, _, about),) = reactions(tool)
+    assert 'item="rope" times=10' in about
+
+
+def test_those_of_the_order_of_its_notice_and_of_the_reaction_do_kill(tool, send, tmp_path):
+    for fault in (
+        "torn-append",
+        "mid-delivery",
+        "after-append@2",
+        "before-append@3",
+        "torn-append@3",
+    ):
+        data = tmp_path / fault
+        send(*(PlaceOrder(("rope",)) for _ in range(9)), data=data)
+        killed = tool("place", "rope", env={"ORDERS_FAULT": fault}, data=data)
+        assert killed.returncode == -signal.SIGKILL, fault
+
+
+@pytest.mark.parametrize("obstacle", ["a directory", "foreign", "newer"])
+def test_a_policy_that_fails_is_a_warning_and_the_order_is_placed(tool, send, data, obstacle):
+    send(*(PlaceOrder(("rope",)) for _ in range(9)))
+    path = kept(data, "bestseller")
+    path.parent.mkdir(mode=0o700)
+    if obstacle == "a directory":
+        path.mkdir()
+    else:
+        head = '{"format":9,"seq":1,"offset":9,"line":"1c291ca3","checksum":"1c291ca3"}'
+        path.write_text(
+            '{"mine": 1}' if obstacle == "foreign" else f'{{"log":{{"1":{head}}},"x":1}}'
+        )
+    result = tool("place", "rope")
+    assert result.returncode == 0
+    assert result.stdout.startswith("============\nNew Order:\n")
+    assert re.fullmatch(r"warning: .*bestseller\.json.*\n", result.stderr)
+    assert reactions(tool) == []
+    path.rmdir() if path.is_dir() else path.unlink()
+    assert "Bestseller, ordered 10 times:" in tool("place", "lamp").stderr
+    assert len(reactions(tool)) == 1
+
+
+@pytest.mark.parametrize("errors", ["/dev/full", "&-"])
+def test_a_policy_whose_news_cannot_be_printed_does_not_make_the_order_fail(
+    send, data, tool, errors
+):
+    send(*(PlaceOrder(("rope",)) for _ in range(9)))
+    result = subprocess.run(
+        ["bash", "-c", f'"{sys.executable}" -m orders place rope 2>{errors}'],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ORDERS_DATA": str(data)},
+    )
+    assert result.stdout.startswith("============\nNew Order:\n")
+    assert result.returncode == 0
+    tool("place", "lamp")
+    assert len(reactions(tool)) == 1
+
+
+def test_a_terminal_that_reacts_while_another_one_does_leaves_one_reaction(send, data, tool):
+    order_ids = send(*(PlaceOrder(("rope",)) for _ in range(10)))
+    told = []
+
+    class Slow:
+        def notify(self, notice):
+            told.append(notice.title)
+            told.append(tool("ship", order_ids[0]).stderr)  # which reacts, and is quicker
+
+    with bootstrap(data, notifier=Slow()) as app, SingleThreadedRunner(app, [Bestseller]):
+        pass
+    assert "Bestseller" in told[0]
+    assert "Bestseller" not in told[1]
+    assert len(told) == 2
+    assert len(reactions(tool)) == 1
+
+
+def test_two_terminals_react_once(fork, data, tool):
+    def place():
+        for _ in range(6):
+            status = subprocess.run(
+                [sys.executable, "-m", "orders", "--data", str(data), "place", "rope"],
+                capture_output=True,
+                check=False,
+            ).returncode
+            if status:
+                return status
+        return 0
+
+    others = [fork(place) for _ in range(2)]
+    assert [other.wait() for other in others] == [0, 0]
+    tool("place", "lamp")
+    assert len(reactions(tool)) == 1
+
+
+def test_a_policy_that_is_far_behind_catches_up_with_the_next_order(tool, data):
+    with bootstrap(data, notifier=Sales()) as app, app.uow() as uow:
+        for _ in range(1000):
+            uow.orders.add(Order.place(["x" * 450, "y" * 450]))
+    assert (data / "events.jsonl").stat().st_size > followers.CHEAP
+    assert tool("place", "rope").stderr.count("Bestseller") == 2
+    assert len(reactions(tool)) == 2
+    assert tool("doctor").returncode == 0

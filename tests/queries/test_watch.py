@@ -1,0 +1,456 @@
+"""`watch`: what any terminal stores is seen in every other, in order, once, until Ctrl-C."""
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+
+import pexpect
+import pytest
+from conftest import Sales
+from test_terminal import plain, width
+
+from orders import Event, OrderCreated, PlaceOrder, Settings, ShipOrder, bootstrap
+from orders.queries.feed import feed
+from orders.application.store import START
+
+PATIENCE = 30  # seconds for what takes milliseconds
+TORN = b'{"format":1,"seq":3,"time":"2026-11-21T09:3'
+FIVE = ["PlaceOrder", "OrderCreated", "NotifySales", "ShipOrder", "OrderShipped"]
+
+
+class MeterRead(Event, frozen=True, kw_only=True):
+    """An event that the command line does not define, with a number of its own."""
+
+    topic = "meter-read"
+
+    seq: int
+
+
+@pytest.fixture(autouse=True)
+def _hears_ctrl_c():
+    """Let children hear Ctrl-C even where the tests run in the background of a script."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+class Watch:
+    """A `watch` as a process of its own, and its output, line by line."""
+
+    def __init__(self, *arguments, data):
+        self._rest = b""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "orders", "watch", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "ORDERS_DATA": str(data), "PYTHONUNBUFFERED": ""},
+        )
+
+    def line(self):
+        """Return the next line, as soon as there is one."""
+        while b"\n" not in self._rest:
+            assert self.is_heard(PATIENCE), "nothing was told"
+            block = os.read(self.process.stdout.fileno(), 1 << 16)
+            assert block, f"it has ended: {self.process.communicate()}"
+            self._rest += block
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line.decode()
+
+    def told(self, count=1):
+        """Return the next messages of `watch --json`."""
+        return [json.loads(self.line()) for _ in range(count)]
+
+    def is_heard(self, seconds=0):
+        """Return whether there is something to read."""
+        return bool(self._rest or select.select([self.process.stdout], [], [], seconds)[0])
+
+    def end(self, number=signal.SIGINT):
+        """Press Ctrl-C; return exit status, what was not read yet, and standard error."""
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, (self._rest + out).decode(), err.decode()
+
+
+@pytest.fixture
+def watch(data):
+    """Start a `watch` of the store."""
+    started = []
+
+    def start(*arguments):
+        started.append(Watch(*arguments, data=data))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.kill()
+        one.process.communicate()
+
+
+def logged(tool):
+    """Return number and id of every message in the log, in order."""
+    lines = json.loads(tool("log", "--json").stdout)
+    return [(line["seq"], m["id"]) for line in lines for m in line.get("messages", ())]
+
+
+def names(messages):
+    return [message["type"] for message in messages]
+
+
+def done(result):
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout
+
+
+# What is seen, and when
+
+
+def test_two_hundred_orders_of_four_terminals_are_seen_in_order_each_once(
+    watch, fork, tool, data, tmp_path
+):
+    def place():
+        with bootstrap(data, notifier=Sales()) as app:
+            for number in range(50):
+                app.bus.send(PlaceOrder((f"item {number}",)))
+
+    watching = watch("--json", "--from", "start")
+    others = [fork(place) for _ in range(3)]
+    statuses = [tool("place", f"item {number}").returncode for number in range(50)]
+    seen = watching.told(600)
+    assert [other.wait() for other in others] == [0, 0, 0]
+    assert statuses == [0] * 50
+    assert watching.end() == (130, "", "")
+    assert [(message["seq"], message["id"]) for message in seen] == logged(tool)
+    assert names(seen).count("OrderCreated") == names(seen).count("NotifySales") == 200
+
+
+def test_a_message_is_told_at_once_while_the_watch_goes_on(watch, send):
+    watching = watch("--json", "--from", "start")
+    for number in range(5):  # each is read before the next one is placed
+        (order_id,) = send(PlaceOrder((f"item {number}",)))
+        told = watching.told(3)
+        assert names(told) == FIVE[:3]
+        assert told[1]["order_id"] == told[2]["order_id"] == order_id
+        assert told[1]["items"] == [f"item {number}"]
+        assert not watching.is_heard()
+    assert watching.end() == (130, "", "")
+
+
+def test_an_import_of_another_terminal_is_seen(watch, orders, tool, tmp_path):
+    file = tmp_path / "orders.jsonl"
+    file.write_text("".join(f'{{"items": ["item {number}"]}}\n' for number in range(250)))
+    watching = watch("--json", "--from", "start")
+    assert orders("import", str(file)).returncode == 0
+    seen = watching.told(750)
+    assert [(message["seq"], message["id"]) for message in seen] == logged(tool)
+    assert watching.end() == (130, "", "")
+
+
+def test_from_now_tells_nothing_that_was_before(watch, send, tool):
+    send(*(PlaceOrder((f"item {number}",)) for number in range(3)))
+    before = logged(tool)
+    watching = watch("--json")  # --from now
+    while not watching.is_heard(0.05):  # until it is up
+        send(PlaceOrder(("rope",)))
+    (first,) = watching.told()
+    assert first["seq"] > before[-1][0]
+    send(ShipOrder(tool("list").stdout.split("\t")[0]))
+    since = logged(tool)
+    since = since[since.index((first["seq"], first["id"])) + 1 :]
+    seen = watching.told(len(since))
+    assert [(message["seq"], message["id"]) for message in seen] == since
+    assert watching.end() == (130, "", "")
+
+
+def test_a_piped_message_is_number_time_name_id_and_detail(tool, send):
+    (order_id,) = send(PlaceOrder(("100 inch TV",), "Ada"))
+    send(ShipOrder(order_id))
+    told = [
+        x.split("\t")
+        for x in done(tool("watch", "--from", "start", "--until-idle", "0.1")).splitlines()
+    ]
+    log = [x.split("\t") for x in done(tool("log")).splitlines()]
+    assert told == [row for row in log if row[2] != "Delivery"]
+    assert [row[2] for row in told] == FIVE
+
+
+def test_json_is_one_object_a_line_with_the_number_of_its_line(tool, send):
+    (order_id,) = send(PlaceOrder(("100 inch TV",), "Ada"))
+    lines = done(tool("watch", "--json", "--from", "start", "--until-idle", "0.1")).splitlines()
+    told = [json.loads(line) for line in lines]
+    log = json.loads(tool("log", "--json").stdout)
+    assert told == [{"seq": line["seq"], **m} for line in log for m in line["messages"]]
+    assert told[1]["order_id"] == order_id
+
+
+def test_a_message_of_an_unknown_class_is_told_by_its_name(tool, data):
+    with bootstrap(data, notifier=Sales()) as app:
+        app.bus.send(PlaceOrder(("rope",)))
+        app.uow().emit(MeterRead(seq=7))
+    idle = ("--from", "start", "--until-idle", "0.1")
+    row = done(tool("watch", *idle)).splitlines()[-1].split("\t")
+    assert row[0] == "3"
+    assert row[2] == "MeterRead"
+    assert row[4] == "seq=7"
+    told = json.loads(done(tool("watch", "--json", *idle)).splitlines()[-1])
+    assert told["type"] == "MeterRead"
+
+
+def test_no_field_of_a_message_hides_the_number_of_its_line(tool, data):
+    with bootstrap(data, notifier=Sales()) as app:
+        app.uow().emit(MeterRead(seq=7))
+    told = done(tool("watch", "--json", "--from", "start", "--until-idle", "0.1"))
+    assert json.loads(told)["seq"] == 1
+
+
+# How it ends
+
+
+def test_ctrl_c_ends_it_quietly(watch, send):
+    send(PlaceOrder(("rope",)))
+    watching = watch("--from", "start")
+    assert [watching.line().split("\t")[2] for _ in range(3)] == FIVE[:3]
+    assert watching.end() == (130, "", "")
+
+
+def test_ctrl_c_on_a_terminal_ends_it_quietly(terminal, send):
+    send(PlaceOrder(("rope",)))
+    child = terminal("watch", "--from", "start", env={"NO_COLOR": "1"})
+    child.expect("NotifySales")
+    child.sendintr()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130
+    assert "Traceback" not in child.before
+    assert "rror" not in child.before
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["records", "json"])
+def test_head_ends_it_quietly(send, data, form):
+    send(*(PlaceOrder(("x" * 490,) * 20) for _ in range(5)))  # more than a pipe holds
+    # Its own time limit, for one that hangs must not outlive the test.
+    tool = f'timeout {PATIENCE} "{sys.executable}" -m orders watch --from start {" ".join(form)}'
+    result = subprocess.run(
+        ["bash", "-c", f"{tool} | head -1; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ORDERS_DATA": str(data)},
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.count("\n") == 1
+    assert "PlaceOrder" in result.stdout
+
+
+def test_it_ends_when_nobody_reads_it_any_more_though_there_is_no_news(watch, send):
+    send(PlaceOrder(("rope",)))
+    watching = watch("--from", "start")
+    for _ in range(3):  # as `head -3` would
+        watching.line()
+    watching.process.stdout.close()
+    assert watching.process.wait(PATIENCE) == 0
+    assert watching.process.stderr.read() == b""
+
+
+def test_until_idle_ends_it_when_there_is_no_more_news(tool, send):
+    send(*(PlaceOrder((f"item {number}",)) for number in range(20)))
+    for form in ([], ["--json"]):
+        result = tool("watch", "--from", "start", "--until-idle", "0.1", *form)
+        assert len(done(result).splitlines()) == 60
+
+
+def test_until_idle_zero_tells_what_there_is_and_ends(tool, send):
+    send(PlaceOrder(("rope",)))
+    assert len(done(tool("watch", "--from", "start", "--until-idle", "0")).splitlines()) == 3
+    assert done(tool("watch", "--until-idle", "0")) == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--from", "middle"], ["--until-idle", "-1"], ["--until-idle", "soon"], ["--until-idle=nan"]],
+    ids=" ".join,
+)
+def test_wrong_use_is_refused_in_one_line(tool, data, arguments):
+    result = tool("watch", *arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert arguments[0].partition("=")[0] in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not data.exists()
+
+
+def test_a_watch_that_is_idle_is_not_busy(watch, send):
+    send(PlaceOrder(("rope",)))
+
+    def seconds_of_work(idle):
+        watching = watch("--from", "start", "--until-idle", idle)
+        assert watching.process.stdout.read().count(b"\n") == 3
+        _, status, usage = os.wait4(watching.process.pid, 0)
+        watching.process.returncode = os.waitstatus_to_exitcode(status)
+        assert watching.process.returncode == 0
+        return usage.ru_utime + usage.ru_stime
+
+    short, long = seconds_of_work("0.05"), seconds_of_work("2")
+    assert long - short < 0.5  # a busy loop would have worked for two
+
+
+# What happens to the store meanwhile
+
+
+def test_a_log_that_does_not_exist_yet_is_waited_for(terminal, tool, data):
+    child = terminal("watch", env={"NO_COLOR": "1"})
+    child.expect("Watching .*; Ctrl-C ends it.")
+    assert not data.exists()
+    assert tool("place", "rope").returncode == 0
+    child.expect("PlaceOrder")
+    child.expect("OrderCreated")
+    child.expect("NotifySales")
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["records", "json"])
+def test_where_nothing_is_stored_nothing_is_told_and_nothing_created(tool, data, form):
+    for begin in ("start", "now"):
+        assert done(tool("watch", "--from", begin, "--until-idle", "0.05", *form)) == ""
+    assert not data.exists()
+
+
+def test_a_checkpoint_under_it_changes_nothing(watch, send, tool, data):
+    watching = watch("--json", "--from", "start")
+    send(PlaceOrder(("rope",)))
+    watching.told(3)
+    (data / "orders.json").unlink()
+    assert tool("checkpoint").returncode == 0
+    assert (data / "orders.json").exists()
+    send(PlaceOrder(("lamp",)))
+    assert names(watching.told(3)) == FIVE[:3]
+    assert watching.end() == (130, "", "")
+
+
+@pytest.mark.parametrize("repairs", [True, False], ids=["doctor", "next writer"])
+def test_a_torn_line_is_never_told_and_what_comes_after_its_repair_is(
+    watch, send, orders, tool, data, repairs
+):
+    watching = watch("--json", "--from", "start")
+    send(PlaceOrder(("rope",)))
+    watching.told(3)
+    with (data / "events.jsonl").open("ab") as log:
+        log.write(TORN)
+    assert not watching.is_heard(0.2)
+    if repairs:
+        result = orders("doctor", "--repair")
+        assert result.returncode == 0
+        assert f"cut {len(TORN)} bytes" in result.stderr
+    assert orders("place", "lamp").returncode == 0
+    seen = watching.told(3)
+    assert names(seen) == FIVE[:3]
+    assert [(message["seq"], message["id"]) for message in seen] == logged(tool)[3:]
+    assert watching.end() == (130, "", "")
+
+
+def test_a_process_that_dies_in_the_middle_is_watched_too(watch, tool):
+    watching = watch("--json", "--from", "start")
+    for fault in ("torn-append", "before-append", "after-fsync", "before-delivery"):
+        assert tool("place", fault, env={"ORDERS_FAULT": fault}).returncode == -signal.SIGKILL
+    assert tool("place", "rope").returncode == 0
+    written = logged(tool)
+    seen = watching.told(len(written))
+    assert [(message["seq"], message["id"]) for message in seen] == written
+    assert names(seen).count("NotifySales") == names(seen).count("OrderCreated") == 2
+    assert watching.end() == (130, "", "")
+
+
+def test_a_line_that_lacks_its_line_feed_is_told_once(watch, send, tool, data):
+    send(PlaceOrder(("rope",)))
+    log = data / "events.jsonl"
+    log.write_bytes(log.read_bytes()[:-1])
+    watching = watch("--json", "--from", "start")
+    assert names(watching.told(3)) == FIVE[:3]
+    assert tool("place", "lamp").returncode == 0
+    assert [m["seq"] for m in watching.told(3)] == [3, 3, 4]
+    assert watching.end() == (130, "", "")
+
+
+def test_a_log_that_is_taken_away_ends_it_with_an_error_that_names_it(watch, send, data, tmp_path):
+    send(PlaceOrder(("rope",)))
+    watching = watch("--from", "start")
+    for _ in range(3):
+        watching.line()
+    data.rename(tmp_path / "taken")
+    send(*(PlaceOrder((f"another {number}",)) for number in range(9)))
+    out, err = watching.process.communicate(timeout=PATIENCE)
+    assert (watching.process.returncode, out) == (1, b"")
+    assert re.fullmatch(rb"error: .*events\.jsonl was removed or replaced while in use.*\n", err)
+
+
+def test_a_damaged_line_ends_it_with_an_error_that_names_it(watch, send, data):
+    send(PlaceOrder(("rope",)))
+    watching = watch("--from", "start")
+    for _ in range(3):
+        watching.line()
+    with (data / "events.jsonl").open("ab") as log:
+        log.write(b"my notes\n")
+    out, err = watching.process.communicate(timeout=PATIENCE)
+    assert (watching.process.returncode, out) == (1, b"")
+    assert re.fullmatch(rb"error: .*events\.jsonl:3: .*\n", err)
+
+
+def test_a_store_that_is_busy_for_long_is_looked_at_again(data, send):
+    send(PlaceOrder(("rope",)))
+    looks, held = [], ExitStack()
+
+    def look():
+        looks.append(1)
+        if len(looks) == 3:
+            held.close()
+        return True
+
+    patient = bootstrap(settings=Settings(data, 0.0, None))
+    with patient, bootstrap(data) as writer:
+        held.enter_context(writer.lock.held())
+        assert next(feed(patient.log, START, None, look)).seq == 1
+    assert len(looks) == 3
+
+
+def test_a_watch_leaves_nothing_behind(watch, send, data):
+    send(PlaceOrder(("rope",)))
+    before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
+    watching = watch("--from", "start")
+    watching.line()
+    watching.end()
+    assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before
+
+
+# On a terminal
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_watch_on_a_terminal_fits_it(screen, send, columns):
+    send(PlaceOrder(("w" * 400, "漢字" * 60), "n" * 200), PlaceOrder(("[red]x[/red]",)))
+    status, shown = screen("watch", "--from", "start", "--until-idle", "0.1", columns=columns)
+    lines = plain(shown).splitlines()
+    assert status == 0
+    assert "w" * 400 in re.sub(r"\s", "", plain(shown))
+    assert "[red]x[/red]" in shown
+    assert max(width(line) for line in lines[1:]) <= columns
+    told = [line for line in lines if re.match(r"\d+ \d\d:\d\d:\d\d\.\d{3} ", line)]
+    assert [line.split(" ")[2] for line in told] == FIVE[:3] * 2
+
+
+def test_json_is_the_same_on_a_terminal_as_piped(screen, send, tool):
+    send(PlaceOrder(("rope",)))
+    command = ("watch", "--json", "--from", "start", "--until-idle", "0.1")
+    assert screen(*command, columns=2000)[1] == done(tool(*command))
+
+
+def test_the_subscribers_of_this_process_are_not_what_is_watched(watch, data):
+    """What is only announced in a process, never stored, is not told."""
+    watching = watch("--json", "--from", "start")
+    with bootstrap(data, notifier=Sales()) as app:
+        app.bus.subscribe("unit-*", lambda event: None, name="unit")
+        app.bus.subscribe(OrderCreated, lambda event: None, name="audit")
+        app.bus.send(PlaceOrder(("rope",)))
+    assert names(watching.told(3)) == FIVE[:3]
+    assert watching.end() == (130, "", "")
