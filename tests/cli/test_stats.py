@@ -8,7 +8,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from test_terminal import plain, width
+from screens import plain, width
 
 from orders import CancelOrder, OrderCreated, PlaceOrder, ShipOrder, cli
 from orders.adapters.files.line import FORMAT, Line, encode

@@ -5,14 +5,13 @@ import os
 import re
 import subprocess
 import sys
-import unicodedata
 
 import pexpect
 import pytest
+from screens import plain, width
 
 from orders import PlaceOrder, ShipOrder
 
-STYLE = re.compile(r"\x1b\[[0-9;]*m")
 COLOUR = re.compile(r"\x1b\[(?:[0-9;]*;)?(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])[0-9;]*m")
 HOSTILE = ("[/]", "[red]x[/red]", "[link=file:///etc/passwd]y", ":smile:")
 LONG = [
@@ -20,11 +19,6 @@ LONG = [
     PlaceOrder(("w" * 500, "a b " * 120), "n" * 200),
     PlaceOrder(("漢字" * 60, "🧞" * 40), "עדה לאבלייס " * 8),
 ]
-
-
-def plain(text):
-    """Return what was shown without its styles."""
-    return STYLE.sub("", text)
 
 
 def masked(text):
@@ -36,12 +30,6 @@ def masked(text):
     )
     times = r"\d{4}-\d\d-\d\d(?: \d\d:\d\d(?::\d\d)?|T[\d:.]+Z)"
     return re.sub(times, lambda match: re.sub(r"\d", "0", match[0]), text)
-
-
-def width(line):
-    """Return how many columns a terminal needs for the line."""
-    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in line)
-    return len(line) + wide
 
 
 def lines(text):

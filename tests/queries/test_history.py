@@ -9,7 +9,7 @@ from functools import reduce
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from test_terminal import plain, width
+from screens import plain, width
 
 from orders import CancelOrder, OrderCreated, PlaceOrder, ShipOrder, bootstrap
 from orders.adapters.files.disk import Disk, FileLock

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 from conftest import Sales
-from test_terminal import plain, width
+from screens import plain, width
 
 from orders import CancelOrder, Event, OrderCreated, PlaceOrder, ShipOrder, bootstrap, handlers
 from orders.application.store import RETRIES

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import pexpect
 import pytest
 from conftest import Sales
-from test_terminal import plain, width
+from screens import plain, width
 
 from orders import Event, OrderCreated, PlaceOrder, Settings, ShipOrder, bootstrap
 from orders.queries.feed import feed
