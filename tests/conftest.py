@@ -19,7 +19,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from orders import Notice, bootstrap, cli
+from orders import Notice, bootstrap
 
 
 def pytest_collection_finish():

@@ -8,8 +8,7 @@ block, which tells in the end what caused the change.
 
 import os
 from bisect import bisect
-from collections.abc import Iterator
-from operator import attrgetter
+from operator import itemgetter
 from typing import NamedTuple
 
 from ..domain.events import OrderCreated, OrderEvent
@@ -19,19 +18,12 @@ from ..messaging.message import Event, Message
 from .store import START, Change, Commit, Cursor, Delivery
 
 
-class _Cause(NamedTuple):
-    serial: int  # from here on
-    message: Message | None
-
-
-class _Emitted(NamedTuple):
-    serial: int
-    message: Message
+Serial = int  # see `next_serial`
 
 
 class _Savepoint(NamedTuple):
     opened_by: object
-    serial: int
+    serial: Serial
     cause: Message | None
     orders: int  # how many there were, and so on
     emitted: int
@@ -53,8 +45,8 @@ class Unit:
         self.orders: dict[str, Order] = {}
         self.keys: dict[str, str] = {}
         self._savepoints: list[_Savepoint] = []
-        self._causes: list[_Cause] = []
-        self._emitted: dict[str, _Emitted] = {}  # by message id
+        self._causes: list[tuple[Serial, Message | None]] = []  # each from its serial on
+        self._emitted: dict[str, tuple[Serial, Message]] = {}  # by message id
         self._changes: dict[str, Change] = {}  # by events that were emitted by hand
         self._outcomes: list[Delivery] = []
         self._reactions: tuple[Delivery, ...] = ()
@@ -80,13 +72,13 @@ class Unit:
         serial = next_serial()
         sizes = len(self.orders), len(self._emitted), self._changes, len(self._outcomes)
         self._savepoints.append(_Savepoint(opened_by, serial, cause, *sizes))
-        self._causes.append(_Cause(serial, cause))
+        self._causes.append((serial, cause))
 
     def end(self) -> None:
         """Close the innermost block, which has succeeded."""
         self._savepoints.pop()
         if self._savepoints:
-            self._causes.append(_Cause(next_serial(), self.cause))
+            self._causes.append((next_serial(), self.cause))
 
     def undo(self) -> list[str]:
         """Close the innermost block as if nothing had happened in it; return the orders concerned.
@@ -99,9 +91,9 @@ class Unit:
         for order_id in added:
             del self.orders[order_id]
         self.keys = {key: id_ for key, id_ in self.keys.items() if id_ in self.orders}
-        for emitted in list(self._emitted.values())[savepoint.emitted :]:
-            if not getattr(emitted.message, "survives_rollback", False):
-                del self._emitted[emitted.message.id]
+        for _, message in list(self._emitted.values())[savepoint.emitted :]:
+            if not getattr(message, "survives_rollback", False):
+                del self._emitted[message.id]
         self._changes = savepoint.changes
         del self._outcomes[savepoint.outcomes :]
         self._reactions = ()
@@ -126,7 +118,7 @@ class Unit:
 
     def emit(self, message: Message) -> None:
         """Take a message in, once."""
-        self._emitted.setdefault(message.id, _Emitted(next_serial(), message))
+        self._emitted.setdefault(message.id, (next_serial(), message))
 
     def emit_change(self, event: OrderEvent, stored: OrderState | None) -> None:
         """Take in an event that changes an order and was not recorded by it.
@@ -166,10 +158,15 @@ class Unit:
         Raises:
             EndlessLoop: they cause each other in a circle.
         """
-        happened: dict[str, Message] = {}
-        for serial, message in sorted((*self._emitted.values(), *self._recorded()), key=_serial):
-            happened.setdefault(message.id, message.caused_by(self._cause_at(serial)))
-        return list(happened.values())
+        happened = [*self._emitted.values()]
+        for order in self.orders.values():
+            happened += order.recorded
+        happened.sort(key=_serial)
+        stamped: dict[str, Message] = {}
+        for serial, message in happened:
+            if message.id not in stamped:
+                stamped[message.id] = message.caused_by(self._cause_at(serial))
+        return list(stamped.values())
 
     def commit(self, messages: list[Message], pending: tuple[Delivery, ...]) -> Commit:
         """Return what is to be stored."""
@@ -189,14 +186,10 @@ class Unit:
             is_durable=any(isinstance(message, Event) for message in stored),
         )
 
-    def _recorded(self) -> Iterator[_Emitted]:
-        for order in self.orders.values():
-            yield from (_Emitted(*change) for change in order.recorded)
-
-    def _cause_at(self, serial: int) -> Message | None:
+    def _cause_at(self, serial: Serial) -> Message | None:
         """Return what was being handled when this happened; before the unit: as it began."""
         index = bisect(self._causes, serial, key=_serial) - 1
-        return self._causes[max(index, 0)].message
+        return self._causes[max(index, 0)][1]
 
 
-_serial = attrgetter("serial")
+_serial = itemgetter(0)
