@@ -197,6 +197,8 @@ def be_the_tool(arguments, env, streams):
     time.tzset()
     tempfile.tempdir = None  # which is looked up once
     sys.argv = ["orders", *arguments]
+    from orders import cli
+
     cli.main()
 
 
