@@ -12,8 +12,9 @@ from tinydb import TinyDB
 
 from orders import CancelOrder, OrderCreated, OrdersError, PlaceOrder, ShipOrder, bootstrap
 from orders.adapters.files.disk import Disk
+from orders.adapters.files.store import FilesStore
+from orders.application.store import Commit, Delivery
 from orders.tools.doctor import examine, repair
-from orders.application.store import Delivery
 
 SECTOR = 512
 STATUSES = {"placed": {"placed", "shipped", "cancelled"}}
@@ -190,26 +191,28 @@ class PowerCut:
         names = self.names.after_power_cut(choose)
         if source not in names:
             return
-        target.mkdir(mode=0o700)
-        for path, file in names.items():
-            if path.parent == source and path.name != ".running":
-                content = copy.deepcopy(self.files[file]).after_power_cut(choose)
-                (target / path.name).write_bytes(content)
-                (target / path.name).chmod(0o600)
+        directories = (source, source / "projections", source / ".running")
+        for directory in directories[:2]:
+            left = target / directory.relative_to(source)
+            if directory in names:
+                left.mkdir(mode=0o700)
+                for path, file in names.items():
+                    if path.parent == directory and path not in directories:
+                        content = copy.deepcopy(self.files[file]).after_power_cut(choose)
+                        (left / path.name).write_bytes(content)
+                        (left / path.name).chmod(0o600)
 
 
 @contextmanager
 def process(data, disk):
     """Open the store as a process does that may be killed."""
-    app = bootstrap(data, notifier=Sales(), disk=disk, on_warning=lambda _warning: None)
+    store = FilesStore(data, disk=disk)
+    app = bootstrap(store=store, notifier=Sales(), on_warning=lambda _warning: None)
     try:
         yield app
         app.close()
     except Killed:
-        lease = app.leases._mine
-        for descriptor in (app.log._descriptor, app.lock._descriptor, lease and lease[1]):
-            if descriptor is not None:
-                os.close(descriptor)
+        store.abandon()  # what it had open is closed, and nothing else
         disk.kill_in = None
 
 
@@ -242,8 +245,10 @@ def _step(app, disk, choose, number, sent):
         command, status = choose.choice(((ShipOrder, "shipped"), (CancelOrder, "cancelled")))
         app.bus.send(command(order_id=order.id))
         disk.note((order.id, order.items, status))
+    elif act < 0.95:
+        app.store.checkpoint()
     else:
-        app.orders.checkpoint()
+        assert not app.react(at_any_cost=True)
 
 
 def examine_after(store, promises, sent):
@@ -257,16 +262,16 @@ def examine_after(store, promises, sent):
             assert found[order_id].items == items
             assert found[order_id].status in STATUSES.get(status, {status})
         assert {order.items for order in found.values()} <= set(sent)
-        torn = app.log.torn()
+        torn = app.store.log.torn()
         created, done = _deliveries(app)
         assert set(created.values()) == set(found)
         if torn:  # the next writer cuts it off; before that nobody may record a delivery
-            app.orders.checkpoint()
+            app.store.checkpoint()
         app.deliveries.recover()
         assert set(sales.order_ids) == {created[event] for event in set(created) - done}
         assert _deliveries(app)[1] == set(created), "something is still owed"
         app.bus.send(PlaceOrder(items=("afterwards",)))
-        app.orders.checkpoint()
+        app.store.checkpoint()
         list(repair(app))
         assert [finding for finding in examine(app) if not finding.is_well] == []
         expected = {order.id: order.status for order in app.orders.list()}
@@ -278,11 +283,11 @@ def examine_after(store, promises, sent):
 def _deliveries(app):
     """Return the events of new orders, and those whose delivery the log calls done."""
     created, done = {}, set()
-    for entry in app.log.read():
-        for message in entry.line.messages:
+    for record in app.store.read():
+        for message in record.messages:
             if isinstance(message, OrderCreated):
                 created[message.id] = message.order_id
-        done |= {d.event for d in entry.line.deliveries if d.status == "done"}
+        done |= {d.event for d in record.deliveries if d.status == "done"}
     return created, done
 
 
@@ -372,15 +377,17 @@ def test_a_directory_that_a_killed_process_made_is_synced_before_the_next_acknow
 
 
 def test_an_order_that_a_killed_process_wrote_unsynced_is_synced_before_its_key_returns_it(
-    data, tmp_path
+    data, tmp_path, monkeypatch
 ):
+    def die(_descriptor):
+        disk.kill_in = -1  # nor does it do anything else
+        raise Killed
+
     disk = ForgetfulDisk()
     with process(data, disk) as app:
         disk.note((app.bus.send(PlaceOrder(items=("rope",))), ("rope",), "placed"))
-    with process(data, disk) as app:
-        app.leases.mine()
-        with app.log.writing():
-            disk.kill_in = 1  # it writes its line, and dies
+    with monkeypatch.context() as patch, process(data, disk) as app:
+        patch.setattr(disk, "sync", die)
         app.bus.send(PlaceOrder(items=("lamp",), key="k"))
     assert b'"lamp"' in disk.journal[-1][-1]  # written, not synced
     with process(data, disk) as app:
@@ -419,11 +426,11 @@ def test_a_hole_that_a_power_cut_left_before_the_last_line_is_cut_off_by_the_nex
         if last == "order":  # unacknowledged when the power goes
             app.bus.send(PlaceOrder(items=("lamp",)))
         else:
-            with app.log.writing():
-                app.log.append(
+            with app.store.log.writing():
+                app.store.log.append(
                     deliveries=[Delivery("another", "order_created", "done")], sync=False
                 )
-        _, outcome, following, *_ = app.log.read()
+        _, outcome, following, *_ = app.store.log.read()
     log = data / "events.jsonl"
     content = bytearray(log.read_bytes()[: following.end.offset])
     start, end = outcome.start.offset, outcome.end.offset // SECTOR * SECTOR
