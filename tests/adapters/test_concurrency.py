@@ -16,8 +16,8 @@ from tinydb import TinyDB
 
 from orders import OrderCreated, PlaceOrder, ShipOrder, bootstrap
 from orders.adapters.files.disk import Disk
-from orders.errors import Conflict, ForbiddenMove
 from orders.adapters.files.leases import Leases
+from orders.errors import Conflict, ForbiddenMove
 
 WON, CONFLICT, FORBIDDEN = 0, 3, 4
 
@@ -35,8 +35,8 @@ def lines(text):
     return text.splitlines()
 
 
-def seqs(app):
-    return [entry.line.seq for entry in app.log.read()]
+def numbers(app):
+    return [record.number for record in app.store.read()]
 
 
 # Writers and readers
@@ -98,9 +98,9 @@ def test_eight_writers_and_four_readers_lose_repeat_and_tear_nothing(orders, dat
         assert sorted(order.items for order in listed) == sorted(
             (f"writer {n} {number}",) for n in range(8) for number in range(orders)
         )
-        assert seqs(app) == [*range(1, 16 * orders + 1)]  # a commit and an outcome each
-        assert app.log.pending() == []
-        app.orders.checkpoint()
+        assert numbers(app) == [*range(1, 16 * orders + 1)]  # a commit and an outcome each
+        assert [*app.store.pending()] == []
+        app.store.checkpoint()
     with TinyDB(data / "orders.json") as stock:
         assert {d["id"] for d in stock.table("orders").all()} == {*acknowledged}
 
@@ -124,8 +124,8 @@ def test_many_threads_with_several_applications_lose_and_repeat_nothing(data):
         assert len({*ids}) == 160
         for app in apps:
             assert {order.id for order in app.orders.list()} == {*ids}
-            assert seqs(app) == [*range(1, 321)]
-            assert app.log.pending() == []
+            assert numbers(app) == [*range(1, 321)]
+            assert [*app.store.pending()] == []
 
 
 def test_one_key_in_eight_processes_is_one_order_with_one_notice(data, fork):
@@ -226,8 +226,8 @@ def test_a_retry_of_what_a_living_process_is_at_says_so(hanging, data, tool):
     wait_for_line(data, 1)
     with open_app(data) as app:
         assert app.deliveries.recover() == 0
-        event = app.log.pending()[0].delivery.event
-    retried = tool("retry", event)
+        (pending,) = app.store.pending()
+    retried = tool("retry", pending.delivery.event)
     assert (retried.returncode, retried.stdout) == (1, "")
     assert "another process" in retried.stderr
     assert process.poll() is None
@@ -253,7 +253,7 @@ def test_a_lease_that_is_being_taken_is_not_swept_away_as_a_dead_one(data, monke
             found.wait(0.5)  # another process is about to remove what it has found unlocked
         flock(descriptor, operation)
 
-    monkeypatch.setattr("orders.leases.fcntl.flock", look_first)
+    monkeypatch.setattr("orders.adapters.files.leases.fcntl.flock", look_first)
     name = mine.mine()
     taken.set()
     thread.join()
@@ -272,7 +272,7 @@ def test_two_who_look_at_a_dead_lease_at_the_same_time_both_see_that_it_is_dead(
             answers.append(None)
             answers.append(Leases(data, Disk()).is_alive("lease"))
 
-    monkeypatch.setattr("orders.leases.fcntl.flock", look_too)
+    monkeypatch.setattr("orders.adapters.files.leases.fcntl.flock", look_too)
     assert not Leases(data, Disk()).is_alive("lease")
     assert answers == [None, False]
 
@@ -317,7 +317,8 @@ def test_two_processes_that_ship_one_order_at_the_same_time_are_told_apart(by_co
         for end in (arrived, ready, go, started):
             os.close(end)
         with open_app(data) as app:
-            assert (app.orders.get(order_id).status, app.orders.version(order_id)) == ("shipped", 2)
+            order = app.store.order(order_id)
+            assert (order.status, order.version) == ("shipped", 2)
 
 
 def test_every_event_reaches_a_subscriber_once_however_many_processes_recover(data, fork):
@@ -353,5 +354,4 @@ def test_every_event_reaches_a_subscriber_once_however_many_processes_recover(da
     os.close(started)
     with open_app(data) as app:
         assert {(order.status, order.version) for order in app.orders.list()} == {("shipped", 2)}
-        accounts = app.deliveries.accounts().having()
-        assert [account.delivery.status for account in accounts] == ["done"] * 80
+        assert [a.delivery.status for a in app.store.deliveries()] == ["done"] * 80
