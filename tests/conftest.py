@@ -19,7 +19,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from orders import Notice, bootstrap
+from orders import Notice, bootstrap, cli
 
 
 def pytest_collection_finish():
@@ -197,8 +197,6 @@ def be_the_tool(arguments, env, streams):
     time.tzset()
     tempfile.tempdir = None  # which is looked up once
     sys.argv = ["orders", *arguments]
-    from orders import cli
-
     cli.main()
 
 
