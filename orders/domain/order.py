@@ -19,7 +19,7 @@ from typing import NamedTuple, Self
 
 import msgspec
 
-from ..errors import ForbiddenMove, InvalidOrder
+from ..errors import ForbiddenMove, InvalidOrder, WrongPayload
 from ..messaging.message import Message, new_id
 from .events import OrderCancelled, OrderCreated, OrderEvent, OrderShipped
 from .text import unsafe_character
@@ -47,8 +47,9 @@ def apply(event: OrderEvent, order: OrderState | None) -> OrderState:  # noqa: A
 
     Raises:
         ForbiddenMove: the event cannot happen to the order as it is.
+        WrongPayload: nobody has registered what such an event changes.
     """
-    raise TypeError(f"{type(event).__name__} changes no order; register how with apply.register")
+    raise WrongPayload(f"{type(event).__name__} changes no order; register how with apply.register")
 
 
 @apply.register
@@ -164,10 +165,11 @@ class Order:
 
         Raises:
             ForbiddenMove: it cannot happen to the order as it is.
-            InvalidOrder: it is an event of another order.
+            InvalidOrder: it is no event of this order.
+            WrongPayload: nobody has registered what such an event changes.
         """
-        if event.order_id != self.id:
-            raise InvalidOrder(f"{type(event).__name__} is of another order, {event.order_id}")
+        if not isinstance(event, OrderEvent) or event.order_id != self.id:
+            raise InvalidOrder(f"{type(event).__name__} is no event of order {self.id}")
         before, self._state = self._state, evolve(self._state, event)
         self._changes.append(_Change(next_serial(), event, before))
 

@@ -60,8 +60,8 @@ class Message(
 
     Raises:
         DuplicateMessage: on definition, when the name or the topic of a class is taken.
-        WiringError: on definition, when the topic is not lower-case-words-with-hyphens, or the
-            tag is neither the name of the class nor that with @ and a revision.
+        WiringError: on definition, when the topic is not lower-case-words-with-hyphens; on
+            construction, when the tag is neither the class's name nor that with @ and a revision.
         WrongPayload: on construction, when a field has a value of a wrong type.
     """
 
@@ -77,9 +77,6 @@ class Message(
         super().__init_subclass__(**config)
         if (first := _by_name.get(cls.__name__)) is not None:
             raise DuplicateMessage("the name", first, cls)
-        tag = config.get("tag", True)
-        if tag is not True and not re.fullmatch(rf"{cls.__name__}(@[1-9]\d*)?", str(tag)):
-            raise WiringError(f"{tag!r} is not a tag of {cls.__name__}; write {cls.__name__}@2")
         topic = cls.__dict__.get("topic")
         if topic is None:
             cls.topic = None  # a topic is not inherited
@@ -100,6 +97,9 @@ class Message(
             force_setattr(self, "time", known.astimezone(UTC))
 
     def _check_types(self) -> None:
+        name, tag = type(self).__name__, type(self).__struct_config__.tag  # not there on definition
+        if not re.fullmatch(rf"{name}(@[1-9]\d*)?", str(tag)):
+            raise WiringError(f"{tag!r} is not a tag of {name}; write {name}@2")
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, list):
@@ -109,8 +109,7 @@ class Message(
             if allowed and not isinstance(value, allowed):
                 wanted = " or ".join(kind.__name__ for kind in allowed)
                 raise WrongPayload(
-                    f"{field.name} of {type(self).__name__} must be {wanted}, not"
-                    f" {type(value).__name__}"
+                    f"{field.name} of {name} must be {wanted}, not {type(value).__name__}"
                 )
         _accepted.add((type(self), *map(type, astuple(self))))
 

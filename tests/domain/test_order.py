@@ -3,14 +3,16 @@
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import reduce
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orders import Order, OrderCancelled, OrderCreated, OrderShipped
-from orders.domain.order import evolve, moment
-from orders.errors import ForbiddenMove, InvalidOrder
+from orders import Order, OrderCancelled, OrderCreated, OrderShipped, PlaceOrder
+from orders.domain.events import OrderEvent
+from orders.domain.order import apply, evolve, is_change, next_serial, require, statuses
+from orders.errors import ForbiddenMove, InvalidOrder, WrongPayload
 
 REFUSED_CHARACTERS = {
     "NUL": "\x00",
@@ -199,14 +201,21 @@ def test_a_bad_reason_is_refused_and_changes_nothing(reason):
     assert (order.status, order.version, len(order.pending)) == ("placed", 1, 1)
 
 
-@pytest.mark.parametrize(("first", "state"), [("ship", "shipped"), ("cancel", "cancelled")])
-@pytest.mark.parametrize("move", ["ship", "cancel"])
-def test_a_forbidden_move_names_the_state_and_changes_nothing(first, state, move):
+MOVES = {"ship": "shipped", "cancel": "cancelled"}
+
+
+@pytest.mark.parametrize(("first", "status"), MOVES.items())
+@pytest.mark.parametrize(("move", "wanted"), MOVES.items())
+def test_a_forbidden_move_names_the_status_and_changes_nothing(first, status, move, wanted):
     order = an_order()
     getattr(order, first)()
     before = order.state
-    with pytest.raises(ForbiddenMove, match=f"cannot {move} order {order.id}: it is {state}"):
+    with pytest.raises(ForbiddenMove) as refusal:
         getattr(order, move)()
+    assert str(refusal.value) == (
+        f"order {order.id} cannot be {wanted}: it is {status}; only an order that is placed can be"
+    )
+    assert (refusal.value.order_id, refusal.value.status) == (order.id, status)
     assert order.state is before
     assert len(order.pending) == 2
 
@@ -237,27 +246,27 @@ def test_the_stored_version_is_the_one_that_the_changes_build_on():
     assert (order.stored_version, order.version) == (1, 2)
 
 
-def test_changes_since_a_moment_are_undone():
+def test_changes_since_a_serial_number_are_undone():
     order = an_order()
     order.mark_stored()
     before = order.state
-    since = moment()
+    since = next_serial()
     order.cancel()
     order.undo_since(since)
     assert order.state is before
     assert order.pending == ()
 
 
-def test_changes_before_the_moment_stay():
+def test_changes_before_it_stay():
     order = an_order()
     order.ship()
-    order.undo_since(moment())
+    order.undo_since(next_serial())
     assert (order.status, len(order.pending)) == ("shipped", 2)
 
 
 def test_an_order_can_move_again_after_an_undo():
     order = an_order()
-    since = moment()
+    since = next_serial()
     order.ship()
     order.undo_since(since)
     order.cancel()
@@ -266,19 +275,94 @@ def test_an_order_can_move_again_after_an_undo():
 
 
 def test_the_placing_itself_is_never_undone():
-    since = moment()
+    since = next_serial()
     order = an_order()
     order.ship()
     order.undo_since(since)
     assert (order.status, len(order.pending)) == ("placed", 1)
 
 
+def test_the_undo_says_whether_it_has_taken_back_anything():
+    order = an_order()
+    since = next_serial()
+    assert not order.undo_since(since)
+    order.ship()
+    assert order.undo_since(since)
+
+
 def test_an_event_that_cannot_follow_is_an_error():
     order = an_order()
-    with pytest.raises(ValueError, match="OrderCreated cannot follow placed"):
+    with pytest.raises(ForbiddenMove, match=r"cannot be placed: it is placed; only .* new can be"):
         evolve(order.state, order.pending[0])
-    with pytest.raises(ValueError, match="OrderShipped cannot follow None"):
+    with pytest.raises(ForbiddenMove, match="cannot be shipped: it is unknown"):
         evolve(None, OrderShipped(order_id=order.id))
+
+
+def test_an_event_of_another_order_cannot_happen_to_this_one():
+    order = an_order()
+    with pytest.raises(InvalidOrder, match=f"OrderShipped is no event of order {order.id}"):
+        order.record(OrderShipped(order_id="1"))
+    assert (order.status, len(order.pending)) == ("placed", 1)
+
+
+def test_what_is_no_event_of_an_order_cannot_happen_to_it():
+    order = an_order()
+    with pytest.raises(InvalidOrder, match="PlaceOrder is no event of order"):
+        order.record(PlaceOrder(items=("rope",)))
+    assert len(order.pending) == 1
+
+
+class OrderWrapped(OrderEvent, frozen=True, kw_only=True):
+    """A plugin's change: a status of its own, and a rule."""
+
+    topic: ClassVar[str] = "order-wrapped"
+    status: ClassVar[str] = "wrapped"
+
+
+class OrderWeighed(OrderEvent, frozen=True, kw_only=True):
+    """A plugin's change that leaves the status."""
+
+    topic: ClassVar[str] = "order-weighed"
+
+
+class OrderPraised(OrderEvent, frozen=True, kw_only=True):
+    """About an order, but no change of it."""
+
+    topic: ClassVar[str] = "order-praised"
+
+
+@apply.register(OrderWrapped)
+@apply.register(OrderWeighed)
+def _(event, order):
+    return require(order, event, "placed")
+
+
+def test_a_change_registered_beside_its_class_happens_by_its_rule():
+    order = an_order()
+    order.record(OrderWeighed(order_id=order.id))
+    assert (order.status, order.version) == ("placed", 2)
+    order.record(OrderWrapped(order_id=order.id))
+    assert (order.status, order.version) == ("wrapped", 3)
+    with pytest.raises(ForbiddenMove, match="cannot be order-weighed: it is wrapped"):
+        order.record(OrderWeighed(order_id=order.id))
+    with pytest.raises(ForbiddenMove, match="cannot be shipped: it is wrapped"):
+        order.ship()
+    assert order.state == reduce(evolve, order.pending, None)
+
+
+def test_an_event_without_a_rule_is_about_an_order_and_no_change_of_it():
+    assert [is_change(kind) for kind in (OrderWrapped, OrderShipped, OrderCreated)] == [True] * 3
+    assert not is_change(OrderPraised)
+    assert not is_change(PlaceOrder)
+    order = an_order()
+    with pytest.raises(WrongPayload, match="OrderPraised changes no order; register how"):
+        order.record(OrderPraised(order_id=order.id))
+    assert (order.version, len(order.pending)) == (1, 1)
+
+
+def test_the_statuses_are_those_of_all_events_in_the_order_of_definition():
+    known = ["placed", "shipped", "cancelled", "wrapped"]
+    assert [status for status in statuses() if status in known] == known
 
 
 def test_the_order_was_placed_when_its_event_says():
@@ -290,7 +374,7 @@ def test_the_order_was_placed_when_its_event_says():
 @given(st.lists(st.sampled_from(["ship", "cancel"]), max_size=6), st.booleans())
 def test_any_attempts_leave_the_fold_of_the_events(moves, undone):
     order = an_order()
-    since = moment()
+    since = next_serial()
     for move in moves:
         with suppress(ForbiddenMove):
             getattr(order, move)()
