@@ -87,6 +87,7 @@ _CRC = b',"crc":"%08x"}'
 _CRC_LENGTH = len(_CRC % 0)
 _encoder = msgspec.json.Encoder()
 _decoders: dict[int, msgspec.json.Decoder[Line[Message]]] = {}
+_raw_decoder: msgspec.json.Decoder[Line[Any]] = msgspec.json.Decoder(Line[msgspec.Raw])
 _frame_decoder = msgspec.json.Decoder(Frame)
 
 
@@ -121,16 +122,31 @@ def decode(raw: bytes) -> Line[Message]:
         UnreadableLineError: a newer version wrote it, or a class of its messages has changed.
         ValueError: the line is not what was written.
     """
+    content = _content(raw)
+    try:
+        return _decoder().decode(content)
+    except msgspec.ValidationError:  # perhaps only of a class that is not defined here
+        return _decode_one_by_one(content)
+
+
+def decode_all_but_messages(raw: bytes) -> Line[Message]:
+    """Check and decode a line as if it had no messages, which takes most of the time.
+
+    Raises:
+        UnreadableLineError: a newer version wrote it.
+        ValueError: the line is not what was written.
+    """
+    return msgspec.structs.replace(_raw_decoder.decode(_content(raw)), messages=())
+
+
+def _content(raw: bytes) -> bytes:
     content = check(raw) + b"}"
     if not content.startswith(b'{"format":%d,' % FORMAT):
         number = msgspec.json.decode(content)["format"]
         raise UnreadableLineError(
             f"it has format {number}, of a newer version of orders; update it"
         )
-    try:
-        return _decoder().decode(content)
-    except msgspec.ValidationError:  # perhaps only of a class that is not defined here
-        return _decode_one_by_one(content)
+    return content
 
 
 def decode_frame(raw: bytes) -> Frame:
@@ -169,7 +185,7 @@ def _decoder() -> msgspec.json.Decoder[Line[Message]]:
 
 
 def _decode_one_by_one(content: bytes) -> Line[Message]:
-    line = msgspec.json.decode(content, type=Line[msgspec.Raw])
+    line = _raw_decoder.decode(content)
     messages = tuple(_decode_message(bytes(message)) for message in line.messages)
     fields = msgspec.structs.asdict(line) | {"messages": messages}
     return Line(**fields)

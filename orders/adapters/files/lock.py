@@ -115,7 +115,7 @@ class FileLock:
         self._waiters = {other for other in self._waiters if other.is_alive()} | {waiter}
         try:
             waiter.start()
-            waiter.join(max(0.0, deadline - time.monotonic()))
+            waiter.ended.acquire(timeout=max(0.0, deadline - time.monotonic()))
         except BaseException:
             if waiter.finish():
                 os.close(descriptor)
@@ -157,6 +157,8 @@ class _Waiter(Thread):
         self.descriptor = descriptor
         self.is_open = True
         self.error: OSError | None = None
+        self.ended = Lock()  # quicker than join(), which waits for the thread to be gone
+        self.ended.acquire()
         self._is_locked = False
         self._is_finished = False
         self._decision = Lock()
@@ -172,6 +174,7 @@ class _Waiter(Thread):
             if self._is_finished or self.error is not None:
                 self.is_open = False
                 os.close(self.descriptor)  # which unlocks it
+        self.ended.release()
 
     def finish(self) -> bool:
         """Stop waiting; return whether the lock was taken."""

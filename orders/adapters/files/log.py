@@ -101,6 +101,13 @@ class EventLog:
                     if entry := self._reader.at(descriptor, position, end):
                         yield entry
 
+    def rest(self, offset: int) -> bytes:
+        """Return the log as it stands, from a byte on."""
+        if (end := self.end()) <= offset:
+            return b""
+        with self._opened() as descriptor, available(self.path):
+            return self._disk.read(descriptor, end - offset, offset)
+
     def latest(self, since: datetime) -> bytes:
         """Return the end of the log as it stands, with all lines of that time or later."""
         if not (end := self.end()):
@@ -136,19 +143,17 @@ class EventLog:
 
     def torn(self) -> bytes:
         """Return what a crash has left after the last whole line."""
-        size, end = self.end(), BEGINNING
-        for entry in self.read():
-            end = entry.end
-        if size <= end.offset:
-            return b""
-        with self._opened() as descriptor, available(self.path):
-            return self._disk.read(descriptor, size - end.offset, end.offset)
+        with self._lock.held(reading=True):
+            end = BEGINNING
+            for entry in self.read():
+                end = entry.end
+            return self.rest(end.offset)
 
     # Writing
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Hold the log for appending, knowing all that other processes have appended.
+    def writing(self) -> Iterator[Position]:
+        """Hold the log for appending, knowing all that others have appended; yield its end.
 
         Raises:
             StoreBusy: somebody else holds it for too long.
@@ -157,8 +162,7 @@ class EventLog:
         if self._descriptor is None:
             self._disk.make_directory(self.path.parent)
         with self._lock.held():
-            self._catch_up(*self._open())
-            yield
+            yield self._catch_up(*self._open())
 
     def append(
         self,
@@ -208,8 +212,8 @@ class EventLog:
                 raise NotStored(self.path, reason(error), is_certain=is_cut) from error
             raise
         entry = Entry(line, start, Position(start.offset + len(raw) + 1, line.seq), raw)
-        self._learn(entry)
         self._synced = entry.end.offset if sync else self._synced
+        self._learn(entry)
         return entry
 
     def sync(self) -> None:
@@ -308,7 +312,7 @@ class EventLog:
         with self._opened() as descriptor, available(self.path):
             return self._disk.read(descriptor, 11, max(0, position.offset - 12))
 
-    def _catch_up(self, descriptor: int, size: int) -> None:
+    def _catch_up(self, descriptor: int, size: int) -> Position:
         """Learn the lines that others appended; cut off a torn one, having copied it."""
         end = self._learn_up_to(descriptor, size)
         if end.offset < size:
@@ -324,6 +328,7 @@ class EventLog:
         except OSError as error:
             self._give_up(None)
             raise NotStored(self.path, reason(error)) from error
+        return end
 
     def _learn_up_to(self, descriptor: int, size: int) -> Position:
         if self._end is None:
@@ -332,7 +337,8 @@ class EventLog:
             self._synced = self._end.offset
         if size < self._end.offset - 1:  # the last line may lack its line feed
             raise ForeignFile(self.path, "was cut while in use")
-        for entry in self._reader.entries(descriptor, self._end, size):
+        decode = codec.decode_all_but_messages
+        for entry in self._reader.entries(descriptor, self._end, size, decode=decode):
             self._learn(entry)
         return self._end
 

@@ -23,6 +23,7 @@ BIG_BLOCK = 1 << 20
 SECTOR = 512  # bytes that a disk writes whole or not at all
 
 Wanted = Callable[[bytes], bool]  # whether a line, as it stands in the file, is to be decoded
+Decode = Callable[[bytes], Line[Message]]
 
 
 class Entry(NamedTuple):
@@ -49,7 +50,12 @@ class LogReader:
         self._vouched = vouched
 
     def entries(
-        self, descriptor: int, after: Position, end: int, wanted: Wanted | None = None
+        self,
+        descriptor: int,
+        after: Position,
+        end: int,
+        wanted: Wanted | None = None,
+        decode: Decode = codec.decode,
     ) -> Iterator[Entry]:
         """Yield the lines between a position and byte `end`; stop at what a crash has left.
 
@@ -66,7 +72,7 @@ class LogReader:
             entry = None
             try:
                 if wanted is None or wanted(raw):
-                    entry = _entry(raw, start, position)
+                    entry = _entry(raw, start, position, decode)
                 else:
                     codec.check(raw)
             except codec.UnreadableLineError as error:
@@ -86,7 +92,7 @@ class LogReader:
         raw, is_ended = next(self._lines(descriptor, position.offset, end), (b"", False))
         try:
             after = Position(position.offset + len(raw) + 1, position.seq + 1)
-            return _entry(raw, position, after) if is_ended else None
+            return _entry(raw, position, after, codec.decode) if is_ended else None
         except ValueError:
             return None
 
@@ -170,8 +176,8 @@ class LogReader:
             return self._disk.read(descriptor, size, offset)
 
 
-def _entry(raw: bytes, start: Position, end: Position) -> Entry:
-    line = codec.decode(raw)
+def _entry(raw: bytes, start: Position, end: Position, decode: Decode) -> Entry:
+    line = decode(raw)
     if line.seq != end.seq:
         raise ValueError(f"number {line.seq} stands at line {end.seq}")
     return Entry(line, start, end, raw)

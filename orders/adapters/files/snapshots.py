@@ -12,6 +12,9 @@ from .line import Position
 from .log import EventLog
 from .state import FORMAT, Head, StateStorage
 
+SMALL = 1 << 20  # bytes of snapshot, and of log to fold in, that no user notices
+WORTHWHILE = 1 << 16  # bytes of log to fold in again each time, before another snapshot is cheaper
+
 OF_ANOTHER_LOG = "was made of another log"
 
 
@@ -61,6 +64,24 @@ class Snapshots:
         log = {"1": msgspec.to_builtins(head)}
         self._storage(self._path(name)).write({"log": log, **snapshot.tables})  # type: ignore[dict-item]
 
+    def is_due(self, name: str) -> bool:
+        """Return whether to fold the log in is cheap, or the log has outgrown the snapshot by half.
+
+        Raises:
+            ForeignFile: something else stands in its place.
+        """
+        size = self._storage(self._path(name)).size()
+        behind = self._behind(name)
+        return max(size, behind) < SMALL or behind >= size // 2
+
+    def is_stale(self, name: str) -> bool:
+        """Return whether it takes longer to fold the log in again than to save.
+
+        Raises:
+            ForeignFile: something else stands in the snapshot's place.
+        """
+        return self._behind(name) > WORTHWHILE
+
     def damaged(self) -> Iterator[tuple[Path, str]]:
         """Yield the files that cannot be used, and why."""
         for path in self.paths:
@@ -74,6 +95,10 @@ class Snapshots:
     def proven(self) -> int:
         """Return the byte of the log before which, as these files prove, all was on the disk."""
         return max((proven(path, self._disk) for path in self.paths), default=0)
+
+    def _behind(self, name: str) -> int:
+        head = self._storage(self._path(name)).head()
+        return self._log.end() - (head.offset if head else 0)
 
     def _path(self, name: str) -> Path:
         return self._directory / f"{name}.json"

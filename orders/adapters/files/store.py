@@ -52,7 +52,6 @@ from .lock import FileLock
 from .log import EventLog
 from .matching import containing, with_deliveries
 from .orders import Orders
-from .reader import Entry
 from .snapshots import Snapshots, proven
 
 POLL = 0.05  # seconds between two looks at the log's size
@@ -101,7 +100,7 @@ class FilesStore:
         self.lock = FileLock(self.directory / "orders.lock", self._lock_timeout)
         self.leases = Leases(self.directory / ".running", self.disk)
         self.log = EventLog(self.log_path, self.lock, self.disk, self._vouched)
-        self.state = Orders(self.state_path, self.log, self.disk, self._warn)
+        self.state = self.new_state()
         self.snapshots = Snapshots(self.directory / "projections", self.log, self.disk)
         self._accounts = Accounts()
         self._has_stored = False
@@ -130,14 +129,17 @@ class FilesStore:
         deliveries = _deliveries(commit)
         if not (commit.messages or commit.changes or deliveries):
             return self.head()
-        with self._writing():
+        with self._writing() as end:
             self._check_orders(commit.changes)
             self._check_deliveries(commit)
             if not (commit.messages or deliveries):
-                return self.head()
+                return _cursor(end)
             owner = self.leases.mine() if commit.pending else None
-            self._begun = commit, self.log.position()
-            entry = self._append(commit.messages, deliveries, owner=owner, sync=commit.is_durable)
+            self._has_stored, self._begun = True, (commit, end)
+            entry = self.log.append(
+                commit.messages, deliveries, owner=owner, sync=commit.is_durable
+            )
+            self.state.add(entry)
             self.commits += 1
             return entry.end
 
@@ -159,27 +161,14 @@ class FilesStore:
             return is_stored
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _writing(self) -> Iterator[Position]:
         """Hold the store for writing, once it is clear that the state belongs to the log.
 
         What is refused is refused before anything is cut off, appended or made.
         """
         self.state.verify()
-        with self.log.writing():
-            yield
-
-    def _append(
-        self,
-        messages: tuple[Message, ...],
-        deliveries: tuple[Delivery, ...],
-        *,
-        owner: str | None,
-        sync: bool = True,
-    ) -> Entry:
-        self._has_stored = True
-        entry = self.log.append(messages, deliveries, owner=owner, sync=sync)
-        self.state.add(entry)
-        return entry
+        with self.log.writing() as end:
+            yield end
 
     def _check_orders(self, changes: Sequence[Change]) -> None:
         """Refuse changes of orders that somebody else changed first, and keys used before."""
@@ -315,7 +304,8 @@ class FilesStore:
                 account = self._current_accounts().by_key.get(found.key)
                 if account is None or account.delivery != found:
                     return False
-            self._append((), (attempt,), owner=self.leases.mine())
+            self._has_stored = True
+            self.state.add(self.log.append(deliveries=(attempt,), owner=self.leases.mine()))
             return True
 
     def release(self) -> None:
@@ -353,6 +343,14 @@ class FilesStore:
         """Keep the snapshot, tables and cursor in one step, in place of the one before."""
         with self._writing():
             self.snapshots.save(name, snapshot)
+
+    def is_due(self, name: str) -> bool:
+        """Return whether to bring this snapshot up to date now: it is cheap, or has become so."""
+        return self.snapshots.is_due(name)
+
+    def is_stale(self, name: str) -> bool:
+        """Return whether so much of the log follows this snapshot that a newer one is worth it."""
+        return self.snapshots.is_stale(name)
 
     # Upkeep
 
