@@ -95,7 +95,8 @@ class UnitOrders:
         return order_id if order_id in unit.orders else self._store.ids(keys=[key]).get(key)
 
     def __contains__(self, order_id: object) -> bool:
-        return order_id in self._unit.orders or order_id in Orders(self._store)
+        is_new = isinstance(order_id, str) and order_id in self._unit.orders
+        return is_new or order_id in Orders(self._store)
 
     @property
     def _unit(self) -> "Unit":

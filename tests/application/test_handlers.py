@@ -18,7 +18,7 @@ from orders import (
     ShipOrder,
     bootstrap,
 )
-from orders.errors import ForbiddenMove, InvalidOrder, KeyTaken, OrderNotFound
+from orders.adapters.notifiers import ConsoleNotifier
 from orders.application.handlers import (
     COMMAND_HANDLERS,
     EVENT_SUBSCRIBERS,
@@ -28,7 +28,17 @@ from orders.application.handlers import (
     place_order,
     ship_order,
 )
-from orders.application.notifications import ConsoleNotifier
+from orders.application.notifications import NullNotifier
+from orders.application.store import Filter
+from orders.errors import (
+    AmbiguousOrder,
+    ForbiddenMove,
+    InvalidOrder,
+    KeyTaken,
+    OrderNotFound,
+    WiringError,
+    WrongPayload,
+)
 
 NOTICE = """\
 ============
@@ -45,8 +55,15 @@ def place(**fields):
     return PlaceOrder(items=ITEMS, **fields)
 
 
+@pytest.fixture
+def app(sales):
+    """The order system in memory, its notices kept by `sales`."""
+    with bootstrap(":memory:", notifier=sales) as app:
+        yield app
+
+
 def messages(app, kind=object):
-    found = (message for entry in app.log.read() for message in entry.line.messages)
+    found = (message for record in app.store.read() for message in record.messages)
     return [message for message in found if isinstance(message, kind)]
 
 
@@ -108,10 +125,10 @@ def test_placing_raises_order_created_with_all_that_was_asked(app):
     assert (created.customer, created.key) == ("Aladdin", "k1")
 
 
-@pytest.mark.parametrize("items", [(), (" ",), ("a\x1bb",), ("x" * 501,), ("a",) * 1001, "TV"])
+@pytest.mark.parametrize("items", [(), (" ",), ("a\x1bb",), ("x" * 501,), ("a",) * 1001, (5,)])
 def test_a_bad_order_is_refused_and_nobody_is_notified(app, sales, items):
     rejected = []
-    app.bus.subscribe(OrderRejected, rejected.append)
+    app.bus.subscribe(OrderRejected, rejected.append, name="rejected")
     with pytest.raises(InvalidOrder) as refusal:
         app.bus.send(PlaceOrder(items=items))
     assert [event.reason for event in rejected] == [str(refusal.value)]
@@ -119,19 +136,25 @@ def test_a_bad_order_is_refused_and_nobody_is_notified(app, sales, items):
     assert sales.notices == []
 
 
+@pytest.mark.parametrize("items", ["TV", 5, None, {"TV": 1}])
+def test_what_is_no_list_of_items_never_becomes_a_command(items):
+    with pytest.raises(WrongPayload, match="items of PlaceOrder must be tuple"):
+        PlaceOrder(items=items)
+
+
 def test_the_same_key_again_returns_the_first_order_and_notifies_nobody(app, sales):
     first = app.bus.send(place(key="k1"))
-    size = app.log.path.stat().st_size
+    head = app.store.head()
     assert app.bus.send(place(key="k1")) == first
     assert app.bus.send(PlaceOrder(items=("another",), key=" k1 ")) == first
     assert app.orders.count() == 1
     assert sales.order_ids == [first]
-    assert app.log.path.stat().st_size == size
+    assert app.store.head() == head
 
 
-def test_the_same_key_again_in_another_process_returns_the_first_order(app, data, sales):
-    first = app.bus.send(place(key="k1"))
-    app.close()
+def test_the_same_key_again_in_another_process_returns_the_first_order(data, sales):
+    with bootstrap(data, notifier=sales) as app:
+        first = app.bus.send(place(key="k1"))
     with bootstrap(data, notifier=sales) as later:
         assert later.bus.send(place(key="k1")) == first
     assert sales.order_ids == [first]
@@ -202,10 +225,10 @@ def test_cancelling_an_order_changes_its_state_and_keeps_the_reason(app, reason)
 def test_a_move_that_the_state_forbids_is_refused(app, first, second):
     order_id = app.bus.send(place())
     app.bus.send(first(order_id=order_id))
-    size = app.log.path.stat().st_size
+    head = app.store.head()
     with pytest.raises(ForbiddenMove):
         app.bus.send(second(order_id=order_id))
-    assert app.log.path.stat().st_size == size
+    assert app.store.head() == head
 
 
 def test_a_cancellation_for_a_bad_reason_is_refused(app):
@@ -262,7 +285,7 @@ def test_notify_sales_hands_the_notice_to_the_notifier(sales):
     assert sales.notices == [Notice("1", ITEMS)]
 
 
-def test_a_notifier_that_fails_does_not_undo_the_order(data, failures):
+def test_a_notifier_that_fails_does_not_undo_the_order(failures):
     class Deaf:
         def notify(self, notice):
             raise ConnectionError("nobody answers")
@@ -270,7 +293,7 @@ def test_a_notifier_that_fails_does_not_undo_the_order(data, failures):
     def note(subscriber, event, error):
         failures.append(str(error))
 
-    with bootstrap(data, notifier=Deaf(), on_failure=note) as app:
+    with bootstrap(":memory:", notifier=Deaf(), on_failure=note) as app:
         order_id = app.bus.send(place())
         assert app.orders.get(order_id).status == "placed"
     assert failures == ["nobody answers"]
@@ -281,8 +304,8 @@ def test_the_notice_is_the_articles_byte_for_byte(capsys):
     assert capsys.readouterr().out == NOTICE
 
 
-def test_placing_prints_the_notice_on_the_console_by_default(data, capsys):
-    with bootstrap(data) as app:
+def test_placing_prints_the_notice_on_the_console_by_default(capsys):
+    with bootstrap(":memory:") as app:
         order_id = app.bus.send(place())
     out, err = capsys.readouterr()
     assert out == NOTICE.replace(NOTICE_ID, order_id)
@@ -329,6 +352,65 @@ def test_the_console_may_be_another_stream(capsys):
     ConsoleNotifier(stream).notify(Notice(NOTICE_ID, ITEMS))
     assert stream.flushed == NOTICE
     assert capsys.readouterr().out == ""
+
+
+def test_nobody_is_notified_where_that_is_asked_for(capsys):
+    with bootstrap(":memory:", notifier=NullNotifier()) as app:
+        app.bus.send(place())
+        assert not list(app.store.pending())
+    assert capsys.readouterr().out == ""
+
+
+# Looking orders up
+
+
+@pytest.mark.parametrize("limit", [-1, "3", 2.5])
+def test_a_limit_that_is_no_number_of_orders_is_refused(app, limit):
+    with pytest.raises(WiringError, match="is no number of orders; give 0 or more"):
+        app.orders.list(limit=limit)
+
+
+def test_as_many_orders_are_listed_as_are_asked_for_newest_first(app):
+    placed = [app.bus.send(place()) for _ in range(3)][::-1]
+    for limit, expected in {0: [], 2: placed[:2], 10**30: placed, None: placed}.items():
+        assert [state.id for state in app.orders.list(limit=limit)] == expected
+
+
+def test_orders_are_counted_by_what_is_wanted(app):
+    app.bus.send(ShipOrder(app.bus.send(place())))
+    app.bus.send(place())
+    assert (app.orders.count(), app.orders.count(Filter(status="shipped"))) == (2, 1)
+
+
+def test_an_id_is_found_by_a_beginning_that_only_it_has(app):
+    first, second = app.bus.send(place()), app.bus.send(place())
+    unique = next(n for n in range(1, 37) if first[:n] != second[:n])
+    assert app.orders.resolve(first[:unique]) == app.orders.resolve(first) == first
+    for unknown in ("", "of nobody", first + "0"):
+        with pytest.raises(OrderNotFound):
+            app.orders.resolve(unknown)
+
+
+def test_a_beginning_of_several_ids_names_them(app):
+    with app.uow() as uow:
+        for number in range(7):
+            uow.emit(OrderCreated(order_id=f"one-{number}", items=ITEMS))
+    with pytest.raises(AmbiguousOrder, match=r"'one' fits several orders: .* and 2 more") as error:
+        app.orders.resolve("one")
+    assert sorted(error.value.candidates) == [f"one-{number}" for number in range(7)]
+
+
+@pytest.mark.parametrize("other", [None, 5, ["x"], b"x"])
+def test_what_is_no_id_is_the_id_of_no_order(app, other):
+    assert other not in app.orders
+    with app.uow() as uow:
+        assert other not in uow.orders
+
+
+def test_what_happens_to_an_order_that_was_looked_up_is_stored_by_a_unit_only(app):
+    order_id = app.bus.send(place())
+    app.orders.get(order_id).ship()
+    assert app.orders.get(order_id).status == "placed"
 
 
 # Routing
