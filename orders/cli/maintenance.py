@@ -1,15 +1,17 @@
-"""The commands for whoever keeps the store: deliver again, check it, mend it."""
+"""The commands for whoever keeps the store: deliver again, check, repair, measure."""
 
-import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from . import views
-from .console import Console
-from .errors import OrdersError
-from .parameters import JsonOption, open_store
+from ..application.store import Status
+from ..domain.text import count
+from ..errors import OrdersError
+from ..tools.json_lines import json_array
+from . import rows
+from .options import JsonOption, end_on_signals, open_store, react
+from .output import Console
 
 commands = typer.Typer()
 
@@ -18,16 +20,17 @@ commands = typer.Typer()
 def deliveries(
     context: typer.Context,
     failed: Annotated[bool, typer.Option("--failed", help="Failed ones and dead letters.")] = False,
-    pending: Annotated[bool, typer.Option("--pending", help="Only those still owed.")] = False,
+    pending: Annotated[bool, typer.Option("--pending", help="Only those still to make.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Show what each subscriber got, and what it is owed."""
-    with open_store(context, recover=False) as (console, store):
-        wanted = (*(("failed", "dead") if failed else ()), *(("pending",) if pending else ()))
-        accounts = store.deliveries.accounts().having(*wanted)
+    """Show what each subscriber got, and what it has yet to get."""
+    wanted: list[Status] = []
+    wanted += ["failed", "dead"] if failed else []
+    wanted += ["pending"] if pending else []
+    with open_store(context, recover=False) as (console, app):
+        accounts = app.store.deliveries(*wanted)
         if json:
-            objects = map(views.delivery_object, accounts)
-            console.json_lines(views.json_array(map(views.as_json, objects)))
+            console.json_lines(json_array(map(rows.account_object, accounts)))
         else:
             console.deliveries(accounts)
 
@@ -44,8 +47,8 @@ def retry(
     """Deliver again what has failed: some events by id, or all."""
     if bool(ids) == every:
         raise typer.BadParameter("give the ids of events, or --all", context)
-    with open_store(context) as (console, store):
-        done, tried = store.deliveries.retry_all(ids)
+    with open_store(context) as (console, app):
+        done, tried = app.deliveries.retry(ids)
         console.say(f"{done} of {tried} delivered." if tried else "Nothing has failed.")
         if done < tried:
             raise OrdersError(
@@ -53,58 +56,61 @@ def retry(
             )
 
 
-@commands.command(epilog="Example: orders doctor --repair")
-def doctor(
+@commands.command("doctor", epilog="Example: orders doctor --repair")
+def check_store(
     context: typer.Context,
-    mend: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired.")] = False,
 ) -> None:
-    """Check the store, and mend it if told to.
+    """Check the store, and repair it with --repair.
 
     The log, the state, the lock, permissions, deliveries, leftovers: exit 1 if one is not well.
     """
-    from .doctor import examine, repair  # noqa: PLC0415 - a start pays for what it uses
+    from ..tools import doctor  # noqa: PLC0415 - a start pays for what it uses
 
-    with open_store(context, recover=False) as (console, store):
+    with open_store(context, recover=False) as (console, app):
         console.notices_to = "stderr"
-        for deed in repair(store) if mend else ():
-            console.say(f"Repaired: {deed}.")
-        findings = examine(store)
+        for repaired in doctor.repair(app) if repair else ():
+            console.say(f"Repaired: {repaired}.")
+        findings = doctor.examine(app)
         found = [("ok" if f.is_well else "NOT WELL", f.subject, f.text) for f in findings]
-        console.rows(("State", "Of", "Finding"), found)
+        console.table(("State", "Of", "Finding"), found)
         if not all(finding.is_well for finding in findings):
-            raise OrdersError("the store is not well; orders doctor --repair mends what it can")
+            raise OrdersError("the store is not well; orders doctor --repair repairs what it can")
 
 
 @commands.command(epilog="Example: orders checkpoint")
 def checkpoint(context: typer.Context) -> None:
     """Bring orders.json and the policies up to date with the log, at once."""
-    with open_store(context, in_bulk=True) as (console, store):
-        has_changed = store.orders.checkpoint()
+    with open_store(context) as (console, app):
+        has_changed = app.store.checkpoint()
         console.say("Brought up to date." if has_changed else "It was up to date.")
+        if failed := react(console, app, at_any_cost=True):
+            policies = "policy" if failed == 1 else "policies"
+            raise OrdersError(f"{failed} {policies} could not catch up; the others did")
 
 
-@commands.command(epilog="Example: orders replay --dry-run")
-def replay(
+@commands.command("replay", epilog="Example: orders replay --dry-run")
+def replay_log(
     context: typer.Context,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say; keep what is kept.")
     ] = False,
 ) -> None:
     """Rebuild the projections from the log and say what differs; nobody is notified again."""
-    from . import replay as room  # noqa: PLC0415 - a start pays for what it uses
+    from ..projections.replay import replay  # noqa: PLC0415 - a start pays for what it uses
 
-    with open_store(context, recover=False) as (console, store):
+    with open_store(context, recover=False) as (console, app):
         console.notices_to = "stderr"
-        replayed = list(room.replay(store, keep=not dry_run))
-        found = [row for one in replayed for row in room.rows(one)]
-        console.rows(("Projection", "Kept", "Log"), found)
-        wrong = sum(one.found not in {"equal", "nothing"} for one in replayed)
+        replayed = list(replay(app.store, app.projections.values(), keep=not dry_run))
+        found = [row for one in replayed for row in rows.replay_rows(one)]
+        console.table(("Projection", "Kept", "Log"), found)
+        wrong = sum(not one.is_right for one in replayed)
         said = f"{wrong or 'None'} of {len(replayed)} projections differed from the log"
         console.say(f"{said}; {'nothing was changed' if dry_run else 'they were rebuilt'}.")
 
 
-@commands.command(epilog="Example: orders bench --orders 10000")
-def bench(
+@commands.command("bench", epilog="Example: orders bench --orders 10000")
+def run_bench(
     context: typer.Context,
     orders: Annotated[
         int,
@@ -118,19 +124,16 @@ def bench(
 
     On an empty store and on a large one, both on the disk of the data directory, then removed.
     """
-    from . import bench as room  # noqa: PLC0415 - a start pays for what it uses
+    from ..tools import bench  # noqa: PLC0415 - a start pays for what it uses
 
     console: Console = context.obj
-    data: Path = context.meta["data"].absolute()
+    data = Path(context.meta["data"]).absolute()
     parent = next(path for path in (data, *data.parents) if path.is_dir())
     sizes = dict.fromkeys((0, orders))
-    for ending in (signal.SIGTERM, signal.SIGHUP):  # are as Ctrl-C, so that nothing is left behind
-        signal.signal(ending, signal.default_int_handler)
-    with console.progress("Measuring", room.STEPS * len(sizes)) as advance:
-        rates = [room.measure(parent, size, advance) for size in sizes]
+    end_on_signals()
+    with console.progress("Measuring", bench.STEPS * len(sizes)) as advance:
+        rates = [bench.measure(parent, size, advance) for size in sizes]
     if json:
-        console.json(list(map(room.as_object, rates)))
+        console.json(list(map(bench.as_object, rates)))
     else:
-        console.rows(
-            ("A second", *(views.count(size, "order") for size in sizes)), room.rows(rates)
-        )
+        console.table(("A second", *(count(size, "order") for size in sizes)), bench.rows(rates))

@@ -1,6 +1,10 @@
-"""What several commands share: the store they open, and parameters that mean the same in each."""
+"""What several commands share: the store they open, and parameters that mean the same in each.
+
+`open_store`, `OrderArgument` and `JsonOption` serve the commands of plugins, too.
+"""
 
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -8,17 +12,17 @@ from typing import Annotated, Any
 
 import typer
 
-from .bootstrap import App, bootstrap
-from .console import Console
-from .errors import FollowerError, NotStored, OrdersError, StoreError, StoreUnavailable
-from .message import now
-from .settings import Settings
-from .text import shorten
+from ..bootstrap import App, bootstrap
+from ..domain.order import statuses
+from ..domain.text import shorten
+from ..errors import NotStored, OrdersError, StoreUnavailable
+from ..messaging.message import now
+from ..settings import Settings
+from .output import Console
 from .times import parse_time
 
 # Not left of an item in a completion: shells evaluate what they are given as help.
 _HARMFUL = r"[^\w ,.-]"
-
 
 FEW = 10  # notices that are printed when they come late
 
@@ -30,45 +34,48 @@ def open_store(
     """Open the store, and in the end have policies react to what the command has stored.
 
     Args:
-        context: the command's; names the directory.
-        recover: whether to deliver first what a process that died still owed.
+        context: the command's; names the store and the plugins.
+        recover: whether to make first the deliveries that processes left when they died.
         in_bulk: whether the command takes its time, so that policies may take theirs.
     """
     console: Console = context.obj
+    settings = Settings.from_environment()._replace(
+        data=context.meta["data"], plugins=context.meta["plugins"]
+    )
     with bootstrap(
-        settings=Settings.from_environment()._replace(data=context.meta["data"]),
+        settings=settings,
         notifier=console,
         on_failure=console.delivery_failed,
         on_warning=console.warn,
-    ) as store:
+    ) as app:
         if recover:
-            _recover(console, store)
-        yield console, store
-        if store.log.appended or in_bulk:
-            _follow(console, store, in_bulk=in_bulk)
+            _recover(console, app)
+        yield console, app
+        if app.store.commits or in_bulk:
+            react(console, app, at_any_cost=in_bulk)
 
 
-def _follow(console: Console, store: App, *, in_bulk: bool) -> None:
-    from .followers import Follower  # noqa: PLC0415 - 2 ms that only a command that writes pays
-    from .policies import POLICIES  # noqa: PLC0415 - same
-
+def react(console: Console, app: App, *, at_any_cost: bool) -> int:
+    """Have the policies react; warn of those that could not, and return how many these are."""
     if console.notices_to == "stdout":
         console.notices_to = "stderr"  # it is not what the command was asked for
-    try:
-        for policy in POLICIES:
-            Follower(store, policy).keep_up(at_any_cost=in_bulk)
-    except (FollowerError, StoreError) as error:  # the next command will try again
+    errors = app.react(at_any_cost=at_any_cost)
+    for error in errors:  # the next command will try again
         console.warn(str(error))
+    return len(errors)
 
 
-def _recover(console: Console, store: App) -> None:
-    is_import = len(store.log.pending()) > FEW  # whose notices are not printed one by one
-    console.notices_to, own = "nowhere" if is_import else "stderr", console.notices_to
+def _recover(console: Console, app: App) -> None:
+    abandoned = sum(pending.is_abandoned for pending in app.store.pending())
+    if not abandoned:
+        return
+    # Notices of an import are not printed one by one.
+    console.notices_to, own = "nowhere" if abandoned > FEW else "stderr", console.notices_to
     try:
-        if late := store.deliveries.recover():
-            console.say(f"Delivered late: {late}, owed by a process that died; see orders log.")
+        if late := app.deliveries.recover():
+            console.say(f"Delivered late: {late}, left by a process that died; see orders log.")
     except (StoreUnavailable, NotStored) as error:  # to read, no disk needs to be writable
-        console.warn(f"what a process owed was not delivered: {error}")
+        console.warn(f"what a process left when it died was not delivered: {error}")
     finally:
         console.notices_to = own
 
@@ -77,10 +84,10 @@ def complete_order(context: typer.Context, incomplete: str) -> list[tuple[str, s
     """Return the orders whose id begins with what is typed, and what is in them."""
     try:
         data = context.find_root().params.get("data")
-        with bootstrap(data, on_warning=lambda _warning: None) as store:
+        with bootstrap(data, on_warning=lambda _warning: None) as app:
             return [
                 (order.id, re.sub(_HARMFUL, " ", shorten(", ".join(order.items))))
-                for order in store.orders.list()
+                for order in app.orders.list()
                 if order.id.startswith(incomplete)
             ]
     except OrdersError:
@@ -95,6 +102,13 @@ def time_of(text: str) -> datetime:
         raise typer.BadParameter(str(error)) from None
 
 
+def status_of(text: str) -> str:
+    """Return a status that orders can have, those of plugins included; any other is wrong use."""
+    if text not in statuses():
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(statuses())}")
+    return text
+
+
 OrderArgument = Annotated[
     str,
     typer.Argument(
@@ -104,9 +118,25 @@ OrderArgument = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
+StatusOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="STATUS",
+        parser=status_of,
+        autocompletion=statuses,
+        help=f"Only orders that are {', '.join(statuses())}.",
+    ),
+]
 
 
 def time_option(what: str) -> Any:
     """Return an option that takes a time; its help says what the time is for."""
     wanted = f"{what}: ISO 8601, 2h, 10 minutes ago, yesterday."
     return typer.Option(metavar="T", parser=time_of, help=wanted)
+
+
+def end_on_signals() -> None:
+    """Have SIGTERM and SIGHUP, unless they are ignored, end us as Ctrl-C does: leaving nothing."""
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) == signal.SIG_DFL:
+            signal.signal(ending, signal.default_int_handler)

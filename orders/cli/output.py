@@ -16,15 +16,16 @@ from typing import Any, Literal, TextIO, cast
 
 import typer
 
-from . import views
-from .disk import reason
-from .domain import OrderState
-from .errors import ImportRefused, Interrupted, OrdersError, StoreError, describe
-from .ledger import Account
-from .message import Event, name_of
-from .notifier import ConsoleNotifier, Notice
-from .subscriptions import Subscriber
-from .text import safe, safe_json, shorten
+from ..adapters.notifiers import ConsoleNotifier
+from ..application.notifications import Notice
+from ..application.store import Account
+from ..domain.order import OrderState
+from ..domain.text import safe, safe_json, shorten
+from ..errors import ImportRefused, Interrupted, OrdersError, StoreError, describe
+from ..messaging.message import Event, name_of
+from ..messaging.subscriptions import Subscriber
+from ..tools.json_lines import as_json
+from . import rows
 
 
 class ExitStatus(IntEnum):
@@ -72,7 +73,8 @@ class Console:
             status = ExitStatus.DONE
         except OSError as error:
             _discard(sys.stdout)
-            self.fail(f"cannot use {error.filename or 'the output'}: {reason(error)}")
+            reason = (error.strerror or str(error)).lower()
+            self.fail(f"cannot use {error.filename or 'the output'}: {reason}")
             status = ExitStatus.FAILED
         except (KeyboardInterrupt, typer.Abort):
             status = ExitStatus.INTERRUPTED
@@ -96,7 +98,7 @@ class Console:
         marked = f"{_label(mark, colour)} " if mark else ""
         try:
             print(f"{marked}{safe(text)}", file=sys.stderr, flush=True)
-        except OSError:  # nobody can be told; what is done is done all the same
+        except OSError:  # nobody reads it; what is done is done all the same
             _discard(sys.stderr)
 
     def warn(self, text: str) -> None:
@@ -111,7 +113,7 @@ class Console:
         """Tell the user that a subscriber failed; what was stored is safe all the same."""
         advice = "what was stored stays; see orders deliveries --failed, then orders retry --all"
         if isinstance(error, StoreError):
-            advice = "what was stored stays; the delivery could not be recorded, it is still owed"
+            advice = "what was stored stays; the delivery was not recorded and is still pending"
         self.warn(
             f"{subscriber.name} failed on {name_of(event)} {event.id}:"
             f" {shorten(describe(error), 200)}; {advice}"
@@ -127,7 +129,7 @@ class Console:
 
     def json(self, value: Any) -> None:
         """Print a value as one line of JSON."""
-        self.json_lines([views.as_json(value)])
+        self.json_lines([as_json(value)])
 
     def json_lines(self, lines: Iterable[str]) -> None:
         """Print lines of JSON."""
@@ -150,32 +152,32 @@ class Console:
         except BrokenPipeError:  # Typer would make it a failure
             raise _Unread from None
 
-    def rows(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Show rows as a table on a terminal, as records otherwise."""
         if self.draws:
-            from . import render  # noqa: PLC0415 - Rich takes 50 ms to import
+            from . import rendering  # noqa: PLC0415 - Rich takes 50 ms to import
 
-            render.show(render.rows_table(columns, rows))
+            rendering.show(rendering.rows_table(columns, rows))
         else:
             self.records(rows)
 
     def orders(self, orders: Sequence[OrderState]) -> None:
         """Show orders as a table on a terminal, as records otherwise."""
         if self.draws and orders:
-            from . import render  # noqa: PLC0415 - Rich takes 50 ms to import
+            from . import rendering  # noqa: PLC0415 - Rich takes 50 ms to import
 
-            render.show(render.order_table(orders))
+            rendering.show(rendering.order_table(orders))
         else:
-            self.records(map(views.record, orders))
+            self.records(map(rows.order_row, orders))
 
-    def deliveries(self, accounts: Sequence[Account]) -> None:
+    def deliveries(self, accounts: Iterable[Account]) -> None:
         """Show deliveries as a table on a terminal, as records otherwise."""
         if self.draws:
-            from . import render  # noqa: PLC0415 - Rich takes 50 ms to import
+            from . import rendering  # noqa: PLC0415 - Rich takes 50 ms to import
 
-            render.show(render.delivery_table(accounts))
+            rendering.show(rendering.delivery_table(accounts))
         else:
-            self.records(map(views.delivery_row, accounts))
+            self.records(map(rows.account_row, accounts))
 
     def wait(self) -> None:
         """Wait until the user presses Enter."""
@@ -188,20 +190,20 @@ class Console:
         if not _is_terminal(sys.stderr):
             yield lambda: None
             return
-        from . import render  # noqa: PLC0415 - Rich takes 50 ms to import
+        from . import rendering  # noqa: PLC0415 - Rich takes 50 ms to import
 
-        with render.progress(what, total) as advance:
+        with rendering.progress(what, total) as advance:
             yield advance
 
     def notify(self, notice: Notice) -> None:
-        """Deliver a notice to where this command's notices go (the port of `notifier.py`)."""
+        """Deliver a notice to where this command's notices go (see `Notifier`)."""
         if self.notices_to == "nowhere":
             return
         stream = getattr(sys, self.notices_to)
         if _is_terminal(stream):
-            from . import render  # noqa: PLC0415 - Rich takes 50 ms to import
+            from . import rendering  # noqa: PLC0415 - Rich takes 50 ms to import
 
-            render.show(render.notice_panel(notice), stderr=self.notices_to == "stderr")
+            rendering.show(rendering.notice_panel(notice), stderr=self.notices_to == "stderr")
             stream.flush()
         else:
             ConsoleNotifier(stream).notify(notice)

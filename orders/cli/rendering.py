@@ -1,10 +1,10 @@
-"""What a terminal shows: data in, Rich renderables out. The only room that imports Rich.
+"""What a terminal shows: data in, Rich renderables out. The only module that imports Rich.
 
 Every text from outside goes through `_text`, which escapes control characters and never
 reads markup.
 """
 
-# ruff: noqa: TID251 - this is render.py
+# ruff: noqa: TID251 - this is rendering.py
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,13 +29,16 @@ from rich.table import Column, Table
 from rich.text import Text
 from rich.tree import Tree
 
-from .domain import OrderState
-from .ledger import Account
-from .notifier import Notice
-from .text import safe, shorten
-from .trace import Node
+from ..application.notifications import Notice
+from ..application.store import Account, Record
+from ..domain.order import OrderState
+from ..domain.text import safe, shorten
+from ..messaging.message import detail, name_of
+from ..queries.trace import Node
+from .rows import outcome
 
 STATUS_STYLES = {"placed": "yellow", "shipped": "green", "cancelled": "red"}
+DELIVERY_STYLES = {"done": "green", "pending": "yellow", "failed": "red", "dead": "red"}
 DEEPEST = 12  # levels of a tree that are indented
 SHORT_ID = 8  # characters of an id that a table shows; any unambiguous beginning will do
 
@@ -131,17 +134,29 @@ def tree(title: str, nodes: Sequence[Node]) -> RenderableType:
             if part
         )
         branch = parent.add(label)
-        below = branch if depth < DEEPEST else parent  # further in, there would be no room for text
+        below = branch if depth < DEEPEST else parent  # further in, no width would be left for text
         waiting += [(below, child, depth + 1) for child in reversed(node.children)]
     return root
 
 
-def told(seq: int, time: datetime, name: str, order_id: str, about: str) -> RenderableType:
-    """Draw a message of the live feed."""
-    parts = (_text(name, "bold cyan"), _text(order_id[:SHORT_ID], "cyan"), _text(about))
+def feed_lines(record: Record) -> Iterator[RenderableType]:
+    """Yield what a record adds to the live feed: a line for each message and delivery."""
+    for message in record.messages:
+        order_id = _text(getattr(message, "order_id", "")[:SHORT_ID], "cyan")
+        about = _text(detail(message, ("time", "order_id")))
+        what = _text(name_of(message), "bold cyan"), order_id, about
+        yield _feed_line(record.number, message.time, what)
+    for delivery in record.deliveries:
+        style = DELIVERY_STYLES[delivery.status]
+        event = _text(delivery.event[:SHORT_ID], "cyan")
+        what = _text("Delivery", "bold"), event, _text(outcome(delivery), style)
+        yield _feed_line(record.number, record.time, what)
+
+
+def _feed_line(number: int, time: datetime, what: Iterable[Text]) -> RenderableType:
     line = Table.grid(Column(), Column(), Column(overflow="fold"), padding=(0, 1))
-    what = Text(" ").join(part for part in parts if part)
-    line.add_row(_text(seq, "dim"), _text(_clock(time), "dim"), what)
+    said = Text(" ").join(part for part in what if part)
+    line.add_row(_text(number, "dim"), _text(_clock(time), "dim"), said)
     return line
 
 

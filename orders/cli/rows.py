@@ -1,39 +1,36 @@
-"""What commands show, as plain values: rows for `list`, `show`, `log` and `topics`."""
+"""What commands show, as plain values: rows of text, and objects for JSON."""
 
-import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .bus import MessageBus
-from .domain import OrderState
-from .history import Step
-from .ledger import Account
-from .line import Line
-from .message import Command, Event, Message, UnknownMessage, name_of
-from .subscriptions import Handler, Target, matches
+from ..application.store import Account, Delivery, Record
+from ..domain.order import OrderState
+from ..messaging.bus import MessageBus
+from ..messaging.message import (
+    Command,
+    Event,
+    Message,
+    UnknownMessage,
+    detail,
+    name_of,
+    own_fields,
+)
+from ..messaging.subscriptions import Handler, Target, matches, source_of
+from ..queries.history import Step
+from ..tools.json_lines import as_json
 from .times import iso
 
+if TYPE_CHECKING:  # a start pays for what it uses
+    from ..projections.replay import Replayed
+    from ..queries.trace import Node
+
 Row = tuple[str, ...]
-Format = Literal["json", "jsonl", "csv"]
 
 
-def count(number: int, what: str) -> str:
-    """Return a number with its noun: ``1 order``, ``2 orders``, ``2 processes``."""
-    ending = "" if number == 1 else "es" if what.endswith("s") else "s"
-    return f"{number:,} {what}{ending}"
-
-
-def ordinal(number: int) -> str:
-    """Return a number's place: ``1st``, ``2nd``, ``11th``."""
-    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10 if number % 100 // 10 != 1 else 0, "th")
-    return f"{number}{ending}"
-
-
-def record(order: OrderState) -> Row:
+def order_row(order: OrderState) -> Row:
     """Return the order as id, time placed, status, customer, items in JSON."""
     return order.id, iso(order.placed_at), order.status, order.customer or "", as_json(order.items)
 
@@ -44,7 +41,7 @@ def step_row(step: Step) -> Row:
     return iso(step.event.time), name_of(step.event), added
 
 
-def with_history(order: OrderState, steps: list[Step]) -> dict[str, Any]:
+def with_history(order: OrderState, steps: Iterable[Step]) -> dict[str, Any]:
     """Return the order's JSON object with its history."""
     history = [
         {"version": step.version, "event": name_of(step.event), **own_fields(step.event)}
@@ -53,31 +50,72 @@ def with_history(order: OrderState, steps: list[Step]) -> dict[str, Any]:
     return {**msgspec.to_builtins(order), "history": history}
 
 
-def log_rows(line: Line[Message]) -> Iterator[Row]:
-    """Yield a line of the log as rows: seq, time, what, its id or event's, detail."""
-    seq = str(line.seq)
-    for message in line.messages:
-        yield message_row(line.seq, message)
-    for delivery in line.deliveries:
-        facts = [delivery.subscriber, delivery.status]
-        if delivery.attempts > 1:
-            facts.append(f"after {delivery.attempts} attempts")
-        if delivery.error:
-            facts.append(delivery.error)
-        yield seq, iso(line.time), "Delivery", delivery.event, " ".join(facts)
+def record_rows(record: Record) -> Iterator[Row]:
+    """Yield a record of the log as rows: number, time, what, its id or its event's, detail."""
+    number = str(record.number)
+    for message in record.messages:
+        yield number, iso(message.time), name_of(message), message.id, detail(message)
+    for delivery in record.deliveries:
+        yield number, iso(record.time), "Delivery", delivery.event, outcome(delivery)
 
 
-def message_row(seq: int, message: Message) -> Row:
-    """Return a message as the number of its line, time, name, id, detail."""
-    return str(seq), iso(message.time), name_of(message), message.id, detail(message)
+def record_object(record: Record) -> dict[str, Any]:
+    """Return a record of the log for JSON."""
+    return {
+        "seq": record.number,
+        "time": record.time,
+        "messages": list(map(_message_object, record.messages)),
+        "deliveries": list(map(_delivery_object, record.deliveries)),
+    }
 
 
-def message_object(seq: int, message: Message) -> dict[str, Any]:
-    """Return a message for JSON, as the log has it, with the number of its line."""
-    fields: dict[str, Any] = msgspec.to_builtins(message)
-    if isinstance(message, UnknownMessage):
-        fields |= {"type": fields.pop("name"), **fields.pop("fields")}
-    return {"seq": seq} | fields | {"seq": seq}  # whatever the fields are called
+def feed_objects(record: Record) -> Iterator[dict[str, Any]]:
+    """Yield each message and delivery of a record for JSON, with the record's number."""
+    number = record.number
+    for message in record.messages:  # first in the object, whatever the message's fields are called
+        yield {"seq": number} | _message_object(message) | {"seq": number}
+    for delivery in record.deliveries:
+        yield {"seq": number, "time": record.time, "delivery": _delivery_object(delivery)}
+
+
+def outcome(delivery: Delivery) -> str:
+    """Return to whom it was, and what came of it."""
+    facts = [delivery.subscriber, delivery.status]
+    if delivery.attempts > 1:
+        facts.append(f"after {delivery.attempts} attempts")
+    if delivery.error:
+        facts.append(delivery.error)
+    return " ".join(facts)
+
+
+def account_row(account: Account) -> Row:
+    """Return a delivery as event, subscriber, status, attempts, time changed, last error."""
+    delivery = account.delivery
+    attempts, changed = str(delivery.attempts), iso(account.changed)
+    error = delivery.error or ""
+    return delivery.event, delivery.subscriber, delivery.status, attempts, changed, error
+
+
+def account_object(account: Account) -> dict[str, Any]:
+    """Return a delivery for JSON, with the times at which it was first and last heard of."""
+    times = {"since": account.since, "changed": account.changed}
+    return _delivery_object(account.delivery) | times
+
+
+def trace_rows(nodes: Iterable["Node"], depth: int = 0) -> Iterator[Row]:
+    """Yield the nodes of a tree and what is below them: depth, name, id, time, text."""
+    for node in nodes:
+        time = iso(node.time) if node.time else ""
+        yield str(depth), node.name, node.id, time, node.text
+        yield from trace_rows(node.children, depth + 1)
+
+
+def replay_rows(replayed: "Replayed") -> Iterator[Row]:
+    """Yield what a replay found: projection, verdict; then each difference."""
+    yield replayed.name, "not kept" if replayed.found == "nothing" else replayed.found, ""
+    for table, key, kept, rebuilt in replayed.differences:
+        change = f"kept {_entry(kept)}, the log says {_entry(rebuilt)}"
+        yield replayed.name, f"{table} {as_json(key)}", change
 
 
 def last_days(days: Sequence[tuple[date, int]], most: int) -> list[tuple[str, int]]:
@@ -86,30 +124,6 @@ def last_days(days: Sequence[tuple[date, int]], most: int) -> list[tuple[str, in
     first, last = min(numbers), max(numbers)
     shown = range(max(first, last - most + 1), last + 1)
     return [(str(date.fromordinal(day)), numbers.get(day, 0)) for day in shown]
-
-
-def delivery_row(account: Account) -> Row:
-    """Return a delivery as event, subscriber, status, attempts, time changed, last error."""
-    delivery = account.delivery
-    attempts = str(delivery.attempts)
-    changed = iso(account.changed)
-    error = delivery.error or ""
-    return delivery.event, delivery.subscriber, delivery.status, attempts, changed, error
-
-
-def delivery_object(account: Account) -> dict[str, Any]:
-    """Return a delivery for JSON."""
-    delivery = account.delivery
-    return {
-        "event": delivery.event,
-        "subscriber": delivery.subscriber,
-        "status": delivery.status,
-        "attempts": delivery.attempts,
-        "retries": delivery.retries,
-        "error": delivery.error,
-        "since": account.since,
-        "changed": account.changed,
-    }
 
 
 def wiring(bus: MessageBus, policies: Mapping[Handler, Collection[Target]]) -> Iterator[Row]:
@@ -129,53 +143,23 @@ def wiring(bus: MessageBus, policies: Mapping[Handler, Collection[Target]]) -> I
         yield str(message.topic), message.__name__, kind, names
 
 
-def source_of(function: Callable[..., Any]) -> str:
-    """Return a function's name with the file and line where it begins."""
-    name = getattr(function, "__qualname__", type(function).__qualname__)
-    place = place_of(function)
-    return f"{name} ({place})" if place else name
-
-
-def place_of(function: Callable[..., Any]) -> str | None:
-    """Return the file and line where a function begins, if it has source."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    return f"{Path(code.co_filename).name}:{code.co_firstlineno}" if code else None
-
-
-def as_json(value: Any) -> str:
-    """Return a value as one line of JSON."""
-    return msgspec.json.encode(value).decode()
-
-
-def json_array(lines: Iterable[str]) -> Iterator[str]:
-    """Yield the lines of a JSON array of which each of `lines` is an element."""
-    yield "["
-    waiting: str | None = None
-    for line in lines:
-        if waiting is not None:
-            yield f" {waiting},"
-        waiting = line
-    if waiting is not None:
-        yield f" {waiting}"
-    yield "]"
-
-
-def own_fields(message: Message) -> dict[str, Any]:
-    """Return a message's time and the fields that only its class has."""
+def _message_object(message: Message) -> dict[str, Any]:
+    fields: dict[str, Any] = msgspec.to_builtins(message)
     if isinstance(message, UnknownMessage):
-        return {"time": message.time, **message.fields}
-    common = set(Message.__struct_fields__) - {"time"}
+        fields |= {"type": fields.pop("name"), **fields.pop("fields")}
+    return fields
+
+
+def _delivery_object(delivery: Delivery) -> dict[str, Any]:
     return {
-        name: value
-        for name, value in msgspec.structs.asdict(message).items()
-        if name not in common and value is not None
+        "event": delivery.event,
+        "subscriber": delivery.subscriber,
+        "status": delivery.status,
+        "attempts": delivery.attempts,
+        "retries": delivery.retries,
+        "error": delivery.error,
     }
 
 
-def detail(message: Message, without: Collection[str] = ("time",)) -> str:
-    """Return the message's own fields as ``name=JSON``."""
-    return " ".join(
-        f"{name}={as_json(value)}"
-        for name, value in own_fields(message).items()
-        if name not in without
-    )
+def _entry(value: Any) -> str:
+    return "nothing" if value is None else as_json(value)

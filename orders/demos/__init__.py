@@ -3,24 +3,24 @@
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from shutil import rmtree
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
-from ..console import Console
+from ..application.notifications import Notice
+from ..application.store import Account
+from ..cli.output import Console
 from ..errors import OrdersError
-from ..ledger import Account
-from ..message import Event
-from ..notifier import Notice
-from ..subscriptions import Subscriber
+from ..messaging.message import Event
+from ..messaging.subscriptions import Subscriber
 
 SCENARIOS = {
     "article": "two orders, two notices, then the list: the article's run",
     "simple": "the same in twenty lines: pubsub and a dict, nothing of this package",
     "unit-of-work": "a command returns a value; events follow the commit, or never",
     "session": "override a dependency; add, commit, roll back an order",
-    "failure": "a subscriber fails, is shown, is mended, is delivered to again",
+    "failure": "a subscriber fails, is shown, is repaired, is delivered to again",
     "system": "followers of the log count items, in one thread and in many",
     "crash": "kill -9 between commit and notice: the next command delivers",
+    "plugin": "refunds: a command, an event, a subscriber, a projection, a policy, in one module",
     "race": "eight processes at once, on plain TinyDB and on this store",
 }
 
@@ -31,7 +31,7 @@ class Stage:
     Attributes:
         data: an empty directory, removed after the run.
         console: shows data.
-        notices: what the sales department was told so far.
+        notices: the notices that the sales department has got so far.
         failures: what subscribers raised so far, where the scenario has them reported here.
     """
 
@@ -68,7 +68,7 @@ class Stage:
         self.say(f"{subscriber.name} failed on {type(event).__name__}: {error}")
 
     def notify(self, notice: Notice) -> None:
-        """Show a notice and keep it (the port of `notifier.py`)."""
+        """Show a notice and keep it (see `Notifier`)."""
         self.notices.append(notice)
         self.console.notify(notice)
 
@@ -96,10 +96,7 @@ def play(scenario: str, console: Console, *, step: bool = False) -> None:
         OrdersError: it did not show what it says.
     """
     run: Callable[[Stage], None] = import_module(f".{scenario.replace('-', '_')}", __name__).run
-    directory = Path(mkdtemp(prefix="orders-demo-"))
-    try:
-        stage = Stage(console, directory / "data", step=step)
+    with TemporaryDirectory(prefix="orders-demo-", ignore_cleanup_errors=True) as directory:
+        stage = Stage(console, Path(directory) / "data", step=step)
         run(stage)
         stage.finish()
-    finally:
-        rmtree(directory, ignore_errors=True)

@@ -16,7 +16,7 @@ orders = TinyDB(path)
 
 
 def place_order(items: list[str]) -> None:
-    """Handle the command: store the order, tell that it was created."""
+    """Handle the command: store the order, announce it."""
     order = {"id": str(uuid4()), "items": items}
     orders.insert(order)
     if "--die" in options:

@@ -32,7 +32,7 @@ def run(stage: Stage) -> None:
     stage.check("the process was really killed", killed.returncode == -signal.SIGKILL)
     stage.check("nobody was notified", "New Order" not in killed.stdout)
 
-    stage.step("The next command delivers what was owed")
+    stage.step("The next command makes the delivery that is pending")
     after = _run(*orders, "place", "rope")
     stage.show(after.stderr)
     stage.show(after.stdout)

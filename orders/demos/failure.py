@@ -1,4 +1,4 @@
-"""A subscriber fails, is shown, is mended, and is delivered to again."""
+"""A subscriber fails, is shown, is repaired, and is delivered to again."""
 
 from .. import OrderCreated, PlaceOrder, bootstrap
 from . import Stage
@@ -34,18 +34,18 @@ def run(stage: Stage) -> None:
         stage.check("sales were notified all the same", len(stage.notices) == 1)
 
         stage.step("orders deliveries --failed")
-        (failed,) = app.deliveries.accounts().having("failed")
+        (failed,) = app.store.deliveries("failed")
         stage.show_delivery(failed)
         stage.check("three attempts, and why they failed", failed.delivery.attempts == 3)
 
         stage.step("orders retry --all, the server still down")
-        stage.check("it fails again", app.deliveries.retry_all() == (0, 1))
+        stage.check("it fails again", app.deliveries.retry() == (0, 1))
 
-        stage.step("Mend the server; orders retry --all")
+        stage.step("Repair the server; orders retry --all")
         server.is_up = True
-        stage.check("it is delivered", app.deliveries.retry_all() == (1, 1))
+        stage.check("it is delivered", app.deliveries.retry() == (1, 1))
         stage.check("the mail went out, once", server.sent == [order_id])
         stage.check("sales were not notified again", len(stage.notices) == 1)
-        (done,) = (a for a in app.deliveries.accounts().having("done") if a.delivery.retries)
+        (done,) = (a for a in app.store.deliveries("done") if a.delivery.retries)
         stage.show_delivery(done)
-        stage.check("nothing is owed any more", not app.deliveries.accounts().having("failed"))
+        stage.check("nothing is left to deliver", not [*app.store.deliveries("failed", "pending")])

@@ -30,7 +30,7 @@ def run(stage: Stage) -> None:
     failed = _race("store", store)
     with bootstrap(store) as app:
         orders = app.orders.list()
-        numbers = [entry.line.seq for entry in app.log.read()]
+        numbers = [record.number for record in app.store.read()]
     stage.show(f"this store\t{len(orders)} of {total} orders left\t{failed} processes failed\n")
     stage.check("every order is there, once", len({order.id for order in orders}) == total)
     stage.check("the log has no gap", numbers == list(range(1, len(numbers) + 1)))
@@ -40,19 +40,25 @@ def _race(kind: str, path: Path) -> int:
     """Start the writers together; return how many failed."""
     command = [sys.executable, "-m", "orders.demos.racer", kind, str(path), str(EACH)]
     nowhere = subprocess.DEVNULL
-    racers = [
-        subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=nowhere, text=True
-        )
-        for _ in range(WRITERS)
-    ]
-    for racer in racers:
-        if racer.stdout is not None:
-            racer.stdout.readline()  # it is ready
-    for racer in racers:
-        if racer.stdin is not None:
-            racer.stdin.close()  # go
-    return sum(racer.wait() != 0 for racer in racers)
+    racers: list[subprocess.Popen[str]] = []
+    try:
+        for _ in range(WRITERS):
+            racer = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=nowhere, text=True
+            )
+            racers.append(racer)
+        for racer in racers:
+            if racer.stdout is not None:
+                racer.stdout.readline()  # it is ready
+        for racer in racers:
+            if racer.stdin is not None:
+                racer.stdin.write("go\n")
+                racer.stdin.close()
+        return sum(racer.wait() != 0 for racer in racers)
+    finally:  # whoever still ran would make the directory anew
+        for racer in racers:
+            racer.kill()
+            racer.wait()
 
 
 def _count(plain: Path) -> int:

@@ -8,13 +8,14 @@ import sys
 from tinydb import TinyDB
 
 from .. import PlaceOrder, bootstrap
-from ..notifier import NullNotifier
+from ..application.notifications import NullNotifier
 
 
 def main(kind: str, path: str, count: int) -> None:
-    """Wait for the end of standard input, then place the orders."""
+    """Wait for a line of standard input, then place the orders; without one, do nothing."""
     print("ready", flush=True)
-    sys.stdin.read()
+    if not sys.stdin.readline():
+        return
     if kind == "plain":
         for number in range(count):
             TinyDB(path).insert({"items": [f"item {number}"]})

@@ -1,8 +1,8 @@
 """pybondi's example, on orders: a session that adds, commits and rolls back aggregates."""
 
 from .. import Notice, Order, PlaceOrder, bootstrap
+from ..domain.events import Added, Committed, RolledBack, UnitEvent
 from ..errors import ForbiddenMove
-from ..events import Added, Committed, RolledBack, UnitEvent
 from . import Stage
 
 
@@ -26,23 +26,23 @@ def run(stage: Stage) -> None:
     stage.say(megaphone.said[0])
     stage.check("the notice went there", megaphone.said == ["MAGIC CARPET!"])
 
-    told: list[str] = []
+    heard: list[str] = []
 
-    def tell(event: UnitEvent) -> None:
-        told.append(type(event).__name__)
+    def hear(event: UnitEvent) -> None:
+        heard.append(type(event).__name__)
 
     with bootstrap(stage.data, notifier=stage) as app:
-        app.bus.subscribe(UnitEvent, tell)
+        app.bus.subscribe(UnitEvent, hear, name="hear")
 
         stage.step("Add and commit: the order is stored")
         order = Order.place(["100 inch TV"], customer="Ada")
         with app.uow() as uow:
             uow.orders.add(order)
         stage.check("it can be looked up", app.orders.get(order.id).customer == "Ada")
-        stage.check("Added, then Committed", told == [Added.__name__, Committed.__name__])
+        stage.check("Added, then Committed", heard == [Added.__name__, Committed.__name__])
 
         stage.step("Ship it, then fail: everything is as it was, the order in memory too")
-        told.clear()
+        heard.clear()
         try:
             with app.uow() as uow:
                 uow.orders.add(order)
@@ -56,7 +56,7 @@ def run(stage: Stage) -> None:
             "the order in memory is restored", (order.status, order.version) == ("placed", 1)
         )
         stage.check("the stored order is untouched", app.orders.get(order.id).version == 1)
-        stage.check("Added, then RolledBack", told == [Added.__name__, RolledBack.__name__])
+        stage.check("Added, then RolledBack", heard == [Added.__name__, RolledBack.__name__])
 
         stage.step("Ship it and commit")
         with app.uow() as uow:

@@ -1,12 +1,11 @@
 """The eventsourcing library's example, on orders: an application that leads, followers that count.
 
-Nobody tells the followers anything: they follow the log, each from its own position.
+Nobody sends the followers anything: they follow the log, each from its own cursor.
 """
 
 from .. import PlaceOrder, bootstrap
-from ..policies import Bestseller
-from ..projections import ItemSales, OrdersADay
-from ..runners import MultiThreadedRunner, Runner, SingleThreadedRunner
+from ..projections.runners import MultiThreadedRunner, Runner, SingleThreadedRunner
+from ..projections.shipped import Bestseller, ItemSales, OrdersADay
 from . import Stage
 
 ORDERS = (("dinosaurs", "trucks", "internet"), ("dinosaurs", "trucks"), ("dinosaurs",))
@@ -29,7 +28,7 @@ def _play(stage: Stage, kind: type[Runner]) -> None:
     ):
         for items, expected in zip(ORDERS, COUNTS, strict=True):
             app.bus.send(PlaceOrder(items))
-            runner.wait(app.log.position(), SECONDS)
+            runner.wait(app.store.head(), SECONDS)
             counted = tuple(map(runner.get(ItemSales).times, ORDERS[0]))
             stage.check(", ".join(map("{} {}".format, ORDERS[0], counted)), counted == expected)
 
@@ -46,5 +45,5 @@ def _come_late(stage: Stage) -> None:
         stage.step("A follower may send commands: the tenth order of an item makes it a bestseller")
         with SingleThreadedRunner(app, [Bestseller]):
             app.bus.send(PlaceOrder(("dinosaurs",) * 7))
-            told = [notice.items for notice in stage.notices if "Bestseller" in notice.title]
-            stage.check("sales were told of it, once", told == [("dinosaurs",)])
+            news = [notice.items for notice in stage.notices if "Bestseller" in notice.title]
+            stage.check("sales were notified of it, once", news == [("dinosaurs",)])

@@ -8,7 +8,7 @@ orders: dict[UUID, list[str]] = {}
 
 
 def place_order(items: list[str]) -> None:
-    """Handle the command: keep the order, tell that it was created."""
+    """Handle the command: keep the order, announce it."""
     order_id = uuid4()
     orders[order_id] = items.copy()
     pub.sendMessage("order-created", order_id=order_id)

@@ -28,7 +28,7 @@ def run(stage: Stage) -> None:
         stage.check(f"PlaceOrder returned {order_id}", app.orders.get(order_id).id == order_id)
 
         stage.step("Events follow the commit: inside the unit nobody has heard of the order")
-        app.bus.subscribe("order-*", audit)
+        app.bus.subscribe("order-*", audit, name="audit")
         with app.uow():
             app.bus.send(PlaceOrder(("magic carpet",)))
             silent = not heard and len(stage.notices) == 1
@@ -47,7 +47,7 @@ def run(stage: Stage) -> None:
         stage.check("still two orders, two notices", app.orders.count() == len(stage.notices) == 2)
         stage.check("still one event heard", len(heard) == 1)
 
-        stage.step("Unless an event is meant to survive: a refused order is told about")
+        stage.step("Unless an event is meant to survive: a refused order is announced")
         try:
             app.bus.send(PlaceOrder(("   ",)))
         except InvalidOrder as error:
@@ -56,8 +56,8 @@ def run(stage: Stage) -> None:
 
         stage.step("A failing subscriber stops nobody: audit, then mail (fails), then stock")
         heard.clear()
-        app.bus.subscribe(OrderCreated, mail_customer)
-        app.bus.subscribe(OrderCreated, count_items)
+        app.bus.subscribe(OrderCreated, mail_customer, name="mail_customer")
+        app.bus.subscribe(OrderCreated, count_items, name="count_items")
         order_id = app.bus.send(PlaceOrder(("dutch mashrooms", "rope")))
         for line in heard:
             stage.say(line)
