@@ -253,6 +253,9 @@ class Store(Protocol):
         cost of each commit stays constant.
         """
 
+    def is_stale(self, name: str) -> bool:
+        """Return whether so much of the log follows this snapshot that a newer one is worth it."""
+
     def check(self) -> Iterator[Finding]:
         """Say how the store is, in all that only this engine can tell; change nothing."""
 

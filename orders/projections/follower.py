@@ -18,10 +18,8 @@ from ..application.store import START, Cursor, Match, Snapshot, Store
 from ..errors import AlreadySettled, DuplicateSubscriber, FollowerError, StoreError, WiringError
 from ..messaging.message import Event
 from ..messaging.subscriptions import check_target, targeted
-from .policy import Policy, reaction
+from .policy import Policy, reacting, reaction
 from .projection import Projection
-
-MANY = 100  # events folded in since a snapshot was loaded, before another one is worth its cost
 
 _NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
 
@@ -63,7 +61,6 @@ class Follower:
         self._deliveries = deliveries
         self._types = targeted(projection.follow)
         self._kept = START  # the cursor of the snapshot
-        self._folded = 0  # events since then
         self._is_partial = False  # whether an event may be folded in half
         self._recorded: set[str] = set()  # ids of events whose reaction the log has recorded
         self._seen = START  # up to where the log was searched for these
@@ -75,8 +72,9 @@ class Follower:
 
     def load(self) -> str | None:
         """Take over the snapshot, if it can be used; say why it cannot, if so."""
-        self.cursor, self._folded, self._is_partial = START, 0, False
+        self.cursor, self._is_partial = START, False
         self.projection.clear()
+        self.waiting.clear()
         snapshot = self._store.load(self.name)
         damage = snapshot.damage if snapshot else None
         if snapshot is not None and damage is None:
@@ -115,6 +113,8 @@ class Follower:
                 self.cursor = record.cursor
             self.cursor = end
             self._is_partial = False
+            if self._seen <= end:  # what was recorded until then is of events before `end`
+                self._recorded.clear()
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -128,7 +128,7 @@ class Follower:
         """
         if not self._is_partial and self.cursor != self._kept:
             self._store.save(self.name, Snapshot(self.cursor, self.projection.documents()))
-            self._kept, self._folded = self.cursor, 0
+            self._kept = self.cursor
 
     def keep_up(self, *, at_any_cost: bool) -> None:
         """Load and catch up, if that is due, or at any cost; save now and then.
@@ -142,22 +142,17 @@ class Follower:
             while self.cursor != before:  # a policy's own commands make the log longer
                 before = self.cursor
                 self.catch_up()
-            if at_any_cost or self._folded > MANY:
+            if at_any_cost or self._store.is_stale(self.name):
                 self.save()
 
     def _process(self, event: Event) -> None:
         self.projection.apply(event)
-        self._folded += 1
         if self._policy is not None:
             self._react(self._policy, event)
 
     def _react(self, policy: Policy, event: Event) -> None:
-        commands, failure = [], None
-        try:
-            commands = list(policy.react(event))
-        except Exception as error:  # noqa: BLE001 - it is recorded as a failed delivery
-            failure = error
-        if not (commands or failure):
+        found = reaction(policy, event)
+        if not found.commands and found.error is None:
             return
         self._look_for_recorded()
         if event.id in self._recorded:
@@ -166,7 +161,7 @@ class Follower:
             self.waiting.append(event)
             return
         with suppress(AlreadySettled):  # another process was quicker
-            subscriber = reaction(policy, self._deliveries.bus, commands, failure)
+            subscriber = reacting(policy, self._deliveries.bus, lambda _event: found)
             self._deliveries.react(subscriber, event, self._seen)
 
     def _look_for_recorded(self) -> None:
@@ -182,14 +177,19 @@ def check_projection(projection: Projection) -> None:
     """Refuse a projection that could not be followed.
 
     Raises:
-        WiringError: its name is none, or it follows what no event will match.
+        WiringError: its name is none, it follows nothing, or what no event will match.
     """
     name = getattr(projection, "name", None)
     if not (isinstance(name, str) and re.fullmatch(_NAME, name)):
         raise WiringError(
             f"{name!r} is no name of {type(projection).__name__}; write it like item-sales"
         )
-    for target in projection.follow:
+    follow = getattr(projection, "follow", None)
+    if not isinstance(follow, tuple | list):
+        raise WiringError(
+            f"{type(projection).__name__} cannot follow {follow!r}; write it like (OrderCreated,)"
+        )
+    for target in follow:
         check_target(target)
 
 

@@ -7,6 +7,8 @@ all that the commands store, and when it fails shown, retried, and a dead letter
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable
+from functools import cache
+from typing import NamedTuple
 
 from ..application.deliveries import Reactor
 from ..application.store import Match, Store
@@ -24,14 +26,30 @@ class Policy(Projection):
         """Return the commands that the event, which `apply` has just folded in, calls for."""
 
 
-def reaction(
-    policy: Policy, bus: MessageBus, commands: Iterable[Command], failure: Exception | None = None
-) -> Subscriber:
-    """Return the subscriber that sends a policy's commands, or raises why there are none."""
+class Reaction(NamedTuple):
+    """What an event calls for: commands, or the error that kept the policy from saying so."""
 
-    def run(_event: Event) -> None:
-        if failure is not None:
-            raise failure
+    commands: tuple[Command, ...] = ()
+    error: BaseException | None = None
+
+
+def reaction(policy: Policy, event: Event) -> Reaction:
+    """Return what the event, which the policy has just folded in, calls for."""
+    try:
+        return Reaction(tuple(policy.react(event)))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - it is recorded as a failed delivery
+        return Reaction(error=error)
+
+
+def reacting(policy: Policy, bus: MessageBus, find: Callable[[Event], Reaction]) -> Subscriber:
+    """Return the subscriber that sends the commands of the reactions that `find` returns."""
+
+    def run(event: Event) -> None:
+        commands, error = find(event)
+        if error is not None:
+            raise error
         for command in commands:
             bus.send(command)
 
@@ -41,24 +59,26 @@ def reaction(
 def reactor(store: Store, bus: MessageBus, make: Callable[[], Policy]) -> Reactor:
     """Return what makes a policy react again to events that it failed on.
 
-    What the policy knew at that time is folded anew from the log, once for all of the events.
+    What the policy knew at that time is folded anew from the log, once for all of the events;
+    if that fails, so do these deliveries.
     """
 
     def react_again(ids: Collection[str]) -> Subscriber:
         policy = make()
-        commands: dict[str, list[Command]] = {}
-        types = targeted(policy.follow)
-        for record in store.read(match=Match(types=types)):
-            for event in record.messages:
-                if isinstance(event, types):
-                    policy.apply(event)
-                    if event.id in ids:
-                        commands[event.id] = list(policy.react(event))
 
-        def run(event: Event) -> None:
-            for command in commands[event.id]:
-                bus.send(command)
+        @cache
+        def reactions() -> dict[str, Reaction]:
+            policy.clear()
+            found = {}
+            types = targeted(policy.follow)
+            for record in store.read(match=Match(types=types)):
+                for event in record.messages:
+                    if isinstance(event, types):
+                        policy.apply(event)
+                        if event.id in ids:
+                            found[event.id] = reaction(policy, event)
+            return found
 
-        return Subscriber(policy.name, policy.react, run)
+        return reacting(policy, bus, lambda event: reactions()[event.id])
 
     return react_again

@@ -127,11 +127,13 @@ class Runner(ABC):
         """Return the projection of this class, as far as it has caught up.
 
         Raises:
+            FollowerError: none is followed here, perhaps because this one could not be started.
             OrdersError: none is followed here.
         """
         for follower in self._followers:
             if isinstance(follower.projection, kind):
                 return follower.projection
+        self._raise_first()
         raise OrdersError(f"no {kind.__name__} runs here")
 
     def wait(self, cursor: Cursor, timeout: float) -> None:
@@ -235,9 +237,10 @@ class Runner(ABC):
     ) -> None:
         try:
             self.stop()
-        except OrdersError:
-            if error is None:  # what the block raised is the first thing to know
+        except OrdersError as failure:
+            if error is None:
                 raise
+            error.add_note(str(failure))  # what the block raised is the first thing to know
 
 
 class SingleThreadedRunner(Runner):
