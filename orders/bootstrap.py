@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from . import plugins as plugin_modules
-from .adapters.notifiers import ConsoleNotifier
+from .adapters.notifiers import ConsoleNotifier, open_notifier
 from .application.deliveries import Deliveries, Reactor, run_subscriber
 from .application.handlers import COMMAND_HANDLERS, EVENT_SUBSCRIBERS
 from .application.orders import Orders
@@ -174,21 +174,22 @@ def bootstrap(
         strict: for tests: what a subscriber raises is raised by whoever sent or emitted.
         on_failure: called with (subscriber, event, error) when a delivery has failed.
         on_warning: called with a sentence when something was survived.
-        dependencies: what handlers may ask for by name; `notifier=...` replaces the console.
+        dependencies: what handlers may ask for by name; `notifier=...` replaces that of `settings`.
 
     Raises:
         PluginFailed: a plugin cannot be imported or installed.
+        UnusableChannel: notices cannot be sent where the settings say.
         OrdersError: there is no engine for such a store.
     """
     settings = settings or Settings.from_environment()
+    if "notifier" not in dependencies:
+        dependencies["notifier"] = open_notifier(settings.notify)
     modules = plugin_modules.load(settings.plugins if plugins is None else plugins)
     run: Run = run_subscriber
     if store is None:
         store, run = _open(str(data or settings.data), settings, on_warning)
     app = App(store, on_failure, on_warning, run, is_strict=strict)
-    app.bus.dependencies.update(
-        {"bus": app.bus, "uow": app.unit_of_work, "notifier": ConsoleNotifier()} | dependencies
-    )
+    app.bus.dependencies.update({"bus": app.bus, "uow": app.unit_of_work} | dependencies)
     for command, handler in COMMAND_HANDLERS.items():
         app.bus.register(command, handler)
     for event, subscribers in EVENT_SUBSCRIBERS.items():

@@ -5,6 +5,7 @@
       InvalidOrder       the order breaks a rule
       ForbiddenMove      the order's state forbids the move
       OrderNotFound, AmbiguousOrder
+      UnusableChannel    notices cannot be sent there; NoticeRefused: this one could not be
       Conflict           somebody else changed the order first; KeyTaken: the key is used up
       AlreadySettled     somebody else has recorded what came of a delivery
       ImportRefused      the file has bad lines
@@ -144,6 +145,21 @@ class AmbiguousOrder(OrdersError):
         shown = ", ".join(self.candidates[:5])
         more = f" and {len(self.candidates) - 5} more" if len(self.candidates) > 5 else ""  # noqa: PLR2004 - as many as fit on a line
         super().__init__(f"{prefix!r} fits several orders: {shown}{more}; type more of the id")
+
+
+class UnusableChannel(OrdersError):
+    """Notices cannot be sent where the settings say; found before anything runs."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"ORDERS_NOTIFY cannot be used: {reason}; see orders explain environment")
+
+
+class NoticeRefused(OrdersError):
+    """A notice could not be handed over; its delivery has failed, and can be tried again."""
+
+    def __init__(self, channel: str, reason: str) -> None:
+        self.channel = channel
+        super().__init__(f"{channel} did not take the notice: {reason}")
 
 
 class Conflict(OrdersError):

@@ -8,19 +8,21 @@ from typing import NamedTuple, Self
 from .errors import OrdersError
 
 MEMORY = ":memory:"  # as a store: nothing is written to disk
+CONSOLE = "console"  # as a channel: notices are printed
 
 
 class Settings(NamedTuple):
-    """Where the store is, how long a process waits for another one, what is added to it."""
+    """Where the store is, how long a process waits for another one, what is added, who hears."""
 
     data: str = "data"  # a directory, or MEMORY
     lock_timeout: float = 10.0  # seconds
     fault: str | None = None  # where to fail on purpose; see adapters/files/faults.py
     plugins: tuple[str, ...] = ()  # names of modules
+    notify: str = CONSOLE  # where notices go; see adapters/notifiers
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """Read ``ORDERS_DATA``, ``ORDERS_LOCK_TIMEOUT``, ``ORDERS_FAULT`` and ``ORDERS_PLUGINS``.
+        """Read ``ORDERS_DATA``, ``_LOCK_TIMEOUT``, ``_FAULT``, ``_PLUGINS`` and ``_NOTIFY``.
 
         Raises:
             OrdersError: the timeout is not a number of seconds.
@@ -38,4 +40,5 @@ class Settings(NamedTuple):
             seconds,
             environment.get("ORDERS_FAULT") or None,
             tuple(filter(None, plugins)),
+            environment.get("ORDERS_NOTIFY") or CONSOLE,
         )

@@ -17,6 +17,11 @@ class Notice(NamedTuple):
         """The items as Python writes a list, which escapes what cannot be shown."""
         return repr(list(self.items))
 
+    @property
+    def subject(self) -> str:
+        """One line that tells this notice from others."""
+        return f"{safe(self.title)}: order {safe(self.order_id)}"
+
     def __str__(self) -> str:
         rule = "============"
         title = f"{rule}\n{safe(self.title)}:\n{rule}\n"

@@ -1,10 +1,10 @@
-"""Notifiers: where notices go. See `application/notifications.py` for the port."""
+"""Notices on the console."""
 
 import os
 import sys
 from typing import TextIO
 
-from ..application.notifications import Notice
+from ...application.notifications import Notice
 
 
 class ConsoleNotifier:
