@@ -216,4 +216,4 @@ def _open(data: str, settings: Settings, warn: Callable[[str], None]) -> tuple[S
 
     disk = FaultyDisk(Fault.parse(settings.fault))
     store = FilesStore(Path(data), lock_timeout=settings.lock_timeout, disk=disk, warn=warn)
-    return store, disk.around
+    return store, disk.run
