@@ -23,14 +23,21 @@ from orders import (
     ShipOrder,
     bootstrap,
 )
-from orders.errors import DuplicateSubscriber, LogDamaged, UnknownTopic, WiringError, WrongPayload
-from orders.domain.events import OrderRejected
-from orders.projections.follower import Follower
 from orders.application.store import START
+from orders.domain.events import OrderRejected
+from orders.errors import (
+    DuplicateSubscriber,
+    FollowerError,
+    UnknownTopic,
+    UnreadableMessage,
+    WiringError,
+    WrongPayload,
+)
 from orders.messaging.message import name_of
-from orders.projections.policy import POLICIES, Bestseller
-from orders.projections.shipped import PROJECTIONS, ItemSales, OrdersADay, Projection
+from orders.projections.follower import Follower
+from orders.projections.projection import Projection
 from orders.projections.runners import SingleThreadedRunner
+from orders.projections.shipped import SHIPPED, Bestseller, ItemSales, OrdersADay
 
 DAY = datetime(2026, 11, 21, tzinfo=UTC)
 
@@ -112,15 +119,25 @@ def fold(projection, events):
 
 
 def caught_up(app, make):
-    follower = Follower(app, make)
+    follower = Follower(app.store, make)
     follower.load()
     follower.catch_up()
     return follower.projection
 
 
+def messages(app):
+    return [message for record in app.store.read() for message in record.messages]
+
+
 def as_kept(projection):
     """What comes back of a projection that was kept as JSON."""
     return json.loads(json.dumps(projection.documents()))
+
+
+@pytest.fixture
+def in_memory(sales):
+    with bootstrap(":memory:", notifier=sales) as app:
+        yield app
 
 
 @st.composite
@@ -225,7 +242,7 @@ def test_orders_a_day_of_any_history_are_its_placings(events):
 # Folds, whatever they count
 
 
-@pytest.mark.parametrize("kind", [*PROJECTIONS, *POLICIES])
+@pytest.mark.parametrize("kind", SHIPPED)
 @few
 @given(events=histories(), data=st.data())
 def test_a_fold_that_was_kept_and_restored_anywhere_goes_on_as_if_it_were_not(kind, events, data):
@@ -236,7 +253,7 @@ def test_a_fold_that_was_kept_and_restored_anywhere_goes_on_as_if_it_were_not(ki
     assert fold(restored, events[first:]).tables == fold(kind(), events).tables
 
 
-@pytest.mark.parametrize("kind", [*PROJECTIONS, *POLICIES])
+@pytest.mark.parametrize("kind", SHIPPED)
 @few
 @given(events=histories())
 def test_the_same_events_make_the_same_tables_and_are_not_changed(kind, events):
@@ -249,7 +266,7 @@ def test_the_same_events_make_the_same_tables_and_are_not_changed(kind, events):
     assert second.tables == kind().tables
 
 
-@pytest.mark.parametrize("kind", [*PROJECTIONS, *POLICIES])
+@pytest.mark.parametrize("kind", SHIPPED)
 def test_what_is_of_other_tables_is_not_restored(kind):
     projection = fold(kind(), [created()])
     before = dict(projection.tables)
@@ -259,7 +276,7 @@ def test_what_is_of_other_tables_is_not_restored(kind):
 
 
 def test_the_projections_and_policies_have_names_of_their_own():
-    names = [kind.name for kind in (*PROJECTIONS, *POLICIES)]
+    names = [kind.name for kind in SHIPPED]
     assert names == ["item-sales", "orders-a-day", "bestseller"]
 
 
@@ -276,7 +293,7 @@ def test_state_and_position_are_one_file_that_stock_tinydb_opens(app, data):
         assert {row["item"]: row["times"] for row in sold} == {"rope": 1, "carpet": 1}
         assert stock.table("open").all() == [{"order_id": kept, "items": ["rope", "carpet"]}]
         (head,) = stock.table("log").all()
-        assert (head["seq"], head["offset"]) == (end.seq, end.offset)
+        assert (head["offset"], head["seq"]) == end
     with TinyDB(data / "projections" / "orders-a-day.json") as stock:
         (day,) = stock.table("days").all()
         assert day["orders"] == 2
@@ -288,11 +305,11 @@ def test_state_and_position_are_one_file_that_stock_tinydb_opens(app, data):
     }
 
 
-def test_a_projection_added_later_catches_up_from_the_first_event(app):
-    with SingleThreadedRunner(app, [ItemSales]):
+def test_a_projection_added_later_catches_up_from_the_first_event(in_memory):
+    with SingleThreadedRunner(in_memory, [ItemSales]):
         for item in ("rope", "lamp", "rope"):
-            app.bus.send(PlaceOrder((item,)))
-    with SingleThreadedRunner(app, [ItemSales, OrdersADay]) as runner:
+            in_memory.bus.send(PlaceOrder((item,)))
+    with SingleThreadedRunner(in_memory, [ItemSales, OrdersADay]) as runner:
         assert sum(orders for _, orders in runner.get(OrdersADay).days()) == 3
         assert runner.get(ItemSales).ranking() == [("rope", 2), ("lamp", 1)]
 
@@ -316,47 +333,81 @@ def test_a_projection_added_later_catches_up_from_the_first_event(app):
         ([], []),
     ],
 )
-def test_a_projection_gets_what_it_follows_each_event_once_in_order(targets, expected, app):
-    app.uow().emit(BasketWoven(basket="b"))
-    app.bus.send(ShipOrder(app.bus.send(PlaceOrder(("rope",)))))
-    with app.uow() as uow:
+def test_a_projection_gets_what_it_follows_each_event_once_in_order(targets, expected, in_memory):
+    in_memory.uow().emit(BasketWoven(basket="b"))
+    in_memory.bus.send(ShipOrder(in_memory.bus.send(PlaceOrder(("rope",)))))
+    with in_memory.uow() as uow:
         uow.emit(BasketSold(basket="b"))
         uow.emit(OrderRejected(reason="no"))
-    assert caught_up(app, following(*targets)).names == expected
+    assert caught_up(in_memory, following(*targets)).names == expected
 
 
-def test_commands_are_not_folded(app):
-    app.bus.send(PlaceOrder(("rope",)))
-    heard = caught_up(app, following(Event)).names
+def test_commands_are_not_folded(in_memory):
+    in_memory.bus.send(PlaceOrder(("rope",)))
+    heard = caught_up(in_memory, following(Event)).names
     assert heard == ["OrderCreated"]
 
 
 @pytest.mark.parametrize("target", ["order-creatd", "place-order", "*-nothing", "", "Order*"])
-def test_a_topic_or_glob_that_matches_no_event_is_refused(target, app):
+def test_a_topic_or_glob_that_matches_no_event_is_refused(target, in_memory):
     with pytest.raises(UnknownTopic, match="known are"):
-        Follower(app, following(OrderCreated, target))
+        Follower(in_memory.store, following(OrderCreated, target))
 
 
 @pytest.mark.parametrize("target", [PlaceOrder, OrderCreated(order_id="1", items=()), None, str])
-def test_what_is_no_event_cannot_be_followed(target, app):
+def test_what_is_no_event_cannot_be_followed(target, in_memory):
     with pytest.raises(WrongPayload):
-        Follower(app, following(target))
+        Follower(in_memory.store, following(target))
 
 
 @pytest.mark.parametrize(
     "name",
-    ["", "Item-Sales", "item sales", "../item", "item.json", "-item", "item-", "i--s", "a/b"],
+    [
+        None,
+        7,
+        "",
+        "Item-Sales",
+        "item sales",
+        "../item",
+        "item.json",
+        "-item",
+        "item-",
+        "i--s",
+        "a/b",
+    ],
 )
 def test_a_name_that_is_none_is_refused(name, app, data):
     with pytest.raises(WiringError, match="is no name"):
-        Follower(app, type("Misnamed", (ItemSales,), {"name": name}))
+        Follower(app.store, type("Misnamed", (ItemSales,), {"name": name}))
     assert not data.exists()
+
+
+@pytest.mark.parametrize("follow", [None, OrderCreated, "order-created"])
+def test_what_is_no_list_of_events_is_refused(follow, in_memory):
+    with pytest.raises(WiringError, match=r"cannot follow .*; write it like"):
+        Follower(in_memory.store, type("Vague", (Heard,), {"follow": follow}))
+
+
+def test_a_projection_that_does_not_say_its_name_or_what_it_follows_is_refused(in_memory):
+    class Nameless(Projection):
+        columns: ClassVar = {}
+
+        def apply(self, event):
+            pass
+
+    class Deaf(Nameless):
+        name = "deaf"
+
+    with pytest.raises(WiringError, match="None is no name of Nameless"):
+        Follower(in_memory.store, Nameless)
+    with pytest.raises(WiringError, match="Deaf cannot follow None"):
+        in_memory.follow(Deaf)
 
 
 def test_a_policy_whose_deliveries_would_be_taken_for_a_subscribers_is_refused(app, data):
     app.bus.subscribe(OrderCreated, repr, name="bestseller")
     with pytest.raises(DuplicateSubscriber, match="'bestseller' exists"):
-        Follower(app, Bestseller)
+        Follower(app.store, Bestseller, app.deliveries)
     assert not data.exists()
 
 
@@ -414,12 +465,12 @@ def older(data):
 )
 def test_a_stored_event_of_an_older_version_is_read_as_one_of_today(tag, event, older, app):
     older(tag, event)
-    (stored,) = (message for entry in app.log.read() for message in entry.line.messages)
+    (stored,) = messages(app)
     assert type(stored) is KettleBoiled
     assert (stored.celsius, stored.since) == (100, stored.time)
     assert stored.correlation_id == stored.id
-    assert app.log.find_event(stored.id) == stored
-    assert b"celsius" not in app.log.path.read_bytes()
+    assert app.store.messages([stored.id]) == {stored.id: stored}
+    assert b"celsius" not in app.store.log_path.read_bytes()
 
 
 def test_whoever_reads_the_log_sees_old_and_new_events_alike(older, app):
@@ -442,7 +493,7 @@ def test_whoever_reads_the_log_sees_old_and_new_events_alike(older, app):
 def test_an_older_event_beside_others_in_one_line_leaves_them_as_they_are(older, app):
     kettle = "KettleBoiled(temperature='212 F')"
     older("KettleBoiled", "OrderCreated(order_id='1', items=('rope',))", kettle, "Unheard()")
-    names = [name_of(message) for entry in app.log.read() for message in entry.line.messages]
+    names = [name_of(message) for message in messages(app)]
     assert names[:3] == ["OrderCreated", "KettleBoiled", "Unheard"]
     assert caught_up(app, following(Event)).names == ["OrderCreated", "KettleBoiled"]
     assert [order.items for order in app.orders.list()] == [("rope",)]
@@ -450,44 +501,45 @@ def test_an_older_event_beside_others_in_one_line_leaves_them_as_they_are(older,
 
 def test_an_event_of_a_newer_revision_is_refused_for_to_pass_over_it_would_be_to_forget(older, app):
     older("KettleBoiled@4", "KettleBoiled(pressure=3)")
-    with pytest.raises(LogDamaged, match="KettleBoiled@4 is of a newer version of orders"):
-        list(app.log.read())
-    with pytest.raises(LogDamaged):
-        app.bus.send(PlaceOrder(("rope",)))
+    with pytest.raises(UnreadableMessage, match="KettleBoiled@4 is of a newer version of orders"):
+        messages(app)
+    with pytest.raises(FollowerError, match="KettleBoiled@4 is of a newer version of orders"):
+        caught_up(app, following(KettleBoiled))
 
 
-def test_an_older_event_that_no_way_leads_from_is_damage_that_names_the_line(older, app):
+def test_an_older_event_that_no_way_leads_from_is_an_error_that_names_the_line(older, app):
     app.bus.send(PlaceOrder(("rope",)))
     older("KettleBoiled", "KettleBoiled(temperature='hot')")
-    lines = app.log.read()
-    with pytest.raises(LogDamaged, match=r"jsonl:3: no temperature is 'hot'"):
-        list(lines)
+    with pytest.raises(UnreadableMessage, match=r"jsonl:3: .* no temperature is 'hot'"):
+        messages(app)
 
 
 def test_a_class_that_does_not_say_how_to_read_its_older_events_says_so(older, app):
     older("KettleBoiled@2", "PotBoiled()")
-    with pytest.raises(LogDamaged, match="PotBoiled does not say how to read its revision 1"):
-        list(app.log.read())
+    with pytest.raises(
+        UnreadableMessage, match="PotBoiled does not say how to read its revision 1"
+    ):
+        messages(app)
 
 
-def test_an_upcast_event_that_its_class_refuses_is_damage(older, app):
+def test_an_upcast_event_that_its_class_refuses_is_an_error_that_names_the_line(older, app):
     older("KettleBoiled@2", "KettleBoiled(fahrenheit=212, since='yesterday')")
-    with pytest.raises(LogDamaged, match=r"jsonl:1: .*since"):
-        list(app.log.read())
+    with pytest.raises(UnreadableMessage, match=r"jsonl:1: .*since"):
+        messages(app)
 
 
-def test_a_reader_goes_on_at_any_position_past_an_old_event(older, app):
+def test_a_reader_goes_on_at_any_cursor_past_an_old_event(older, app):
     older("KettleBoiled", "KettleBoiled(temperature='212 F')")
     app.uow().emit(KettleBoiled(celsius=37, since=DAY))
-    first, second = app.log.read()
-    assert [entry.start for entry in app.log.read(first.end)] == [second.start]
-    assert first.start == START
+    first, second = app.store.read()
+    assert list(app.store.read(first.cursor)) == [second]
+    assert list(app.store.read(START)) == [first, second]
 
 
 def test_an_event_of_today_is_stored_under_its_revision_and_read_back(app, data):
     emitted = KettleBoiled(celsius=37, since=DAY)
     app.uow().emit(emitted)
-    assert b'"type":"KettleBoiled@3"' in app.log.path.read_bytes()
+    assert b'"type":"KettleBoiled@3"' in app.store.log_path.read_bytes()
     with bootstrap(data) as other:
-        stored = other.log.find_event(emitted.id)
+        stored = other.store.messages([emitted.id])[emitted.id]
     assert (stored.celsius, stored.since, stored.time) == (37, DAY, emitted.time)
