@@ -6,12 +6,13 @@ whatever can be made from the log is made anew, and nothing is thrown away witho
 
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...application.store import Finding
-from ...errors import OrdersError, StoreBusy
+from ...errors import ForeignFile, OrdersError, StoreBusy
 from .disk import available, copy_path
 
 if TYPE_CHECKING:
@@ -52,10 +53,12 @@ def repair(store: "FilesStore") -> Iterator[str]:
         anew.begin()
         anew.checkpoint("was not the fold of the log")
         yield f"made {store.state_path} anew from the log"
-    for path, damage in store.snapshots.damaged():
-        kept = copy_path(path)
-        store.disk.replace(path, kept)
-        yield f"moved {path} to {kept.name}: it {damage}"
+    for path in store.snapshots.paths:
+        with suppress(ForeignFile):  # which is not ours to move
+            if damage := store.snapshots.damage(path):
+                kept = copy_path(path)
+                store.disk.replace(path, kept)
+                yield f"moved {path} to {kept.name}: it {damage}"
     for path in _too_open(store):
         path.chmod(stat.S_IMODE(path.stat().st_mode) & ~SHARED)
         yield f"made {path} private"
@@ -116,8 +119,9 @@ def _state(store: "FilesStore") -> Iterator[Finding]:
 
 
 def _snapshots(store: "FilesStore") -> Iterator[Finding]:
-    for path, damage in store.snapshots.damaged():
-        yield Finding(False, "projections", f"{path} {damage}")
+    for path in store.snapshots.paths:
+        if damage := store.snapshots.damage(path):
+            yield Finding(False, "projections", f"{path} {damage}")
 
 
 def _permissions(store: "FilesStore") -> Iterator[Finding]:

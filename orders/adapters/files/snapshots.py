@@ -1,6 +1,5 @@
 """Snapshots of projections: a file each, with its tables and the position they are made of."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -82,15 +81,13 @@ class Snapshots:
         """
         return self._behind(name) > WORTHWHILE
 
-    def damaged(self) -> Iterator[tuple[Path, str]]:
-        """Yield the files that cannot be used, and why."""
-        for path in self.paths:
-            try:
-                damage = self._storage(path).load().damage
-            except StoreError as error:
-                damage = str(error)
-            if damage:
-                yield path, damage
+    def damage(self, path: Path) -> str | None:
+        """Return why a snapshot's file cannot be used, if so.
+
+        Raises:
+            ForeignFile: something else stands in its place.
+        """
+        return self._storage(path).load().damage
 
     def proven(self) -> int:
         """Return the byte of the log before which, as these files prove, all was on the disk."""

@@ -20,7 +20,6 @@ from ...application.store import (
     EVERYTHING,
     START,
     Account,
-    Change,
     Commit,
     Cursor,
     Delivery,
@@ -34,9 +33,6 @@ from ...application.store import (
 )
 from ...domain.order import OrderState
 from ...errors import (
-    AlreadySettled,
-    Conflict,
-    KeyTaken,
     NotStored,
     NotWritten,
     OrdersError,
@@ -44,6 +40,7 @@ from ...errors import (
 )
 from ...messaging.message import Message
 from . import check as health
+from .conflicts import check_deliveries, check_orders
 from .disk import Disk
 from .leases import Leases
 from .ledger import Accounts
@@ -130,8 +127,8 @@ class FilesStore:
         if not (commit.messages or commit.changes or deliveries):
             return self.head()
         with self._writing() as end:
-            self._check_orders(commit.changes)
-            self._check_deliveries(commit)
+            check_orders(commit.changes, self.state)
+            check_deliveries(commit, self.log)
             if not (commit.messages or deliveries):
                 return _cursor(end)
             owner = self.leases.mine() if commit.pending else None
@@ -147,7 +144,8 @@ class FilesStore:
         """Return whether a commit that was interrupted in `commit` is stored all the same."""
         deliveries = _deliveries(commit)
         ids = [message.id for message in commit.messages]
-        wanted = containing(Match(events=(ids or [deliveries[0].event])[:1]))
+        events = [*ids, *(delivery.event for delivery in deliveries)]
+        wanted = containing(Match(events=events[:1]))
         with self._writing():
             is_last = self._begun is not None and self._begun[0] is commit
             begun = self._begun[1] if self._begun and is_last else BEGINNING
@@ -169,36 +167,6 @@ class FilesStore:
         self.state.verify()
         with self.log.writing() as end:
             yield end
-
-    def _check_orders(self, changes: Sequence[Change]) -> None:
-        """Refuse changes of orders that somebody else changed first, and keys used before."""
-        new = [change.state for change in changes if not change.expected]
-        are_new = bool(new) and self.state.unknown(
-            [state.id for state in new], min(state.placed_at for state in new)
-        )
-        for state, expected, _ in changes:
-            if expected or not are_new:
-                known = self.state.find(state.id)
-                if (actual := known.version if known else 0) != expected:
-                    raise Conflict(state.id, expected, actual)
-        keys = {change.state.id: change.key for change in changes if change.key is not None}
-        if keys:
-            taken = self.state.with_keys(keys.values())
-            for order_id, key in keys.items():
-                first = taken.setdefault(key, order_id)
-                if first != order_id:
-                    raise KeyTaken(key, first)
-
-    def _check_deliveries(self, commit: Commit) -> None:
-        """Refuse to record for the second time what came of a delivery."""
-        for outcome in commit.outcomes:
-            if self.log.ledger.find(outcome.key) is None:
-                raise AlreadySettled(*outcome.key)
-        for reaction in commit.reactions:
-            wanted = containing(Match(subscriber=reaction.subscriber))
-            for entry in self.log.read(Position(*commit.seen), wanted=wanted):
-                if any(delivery.key == reaction.key for delivery in entry.line.deliveries):
-                    raise AlreadySettled(*reaction.key)
 
     # The log
 
