@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import signal
+from asyncio import CancelledError
 from collections import Counter
 from contextlib import contextmanager
 from itertools import count, islice
@@ -26,8 +27,10 @@ from orders import (
     bootstrap,
 )
 from orders.adapters.files.faults import POINTS
+from orders.adapters.memory import MemoryStore
+from orders.application.deliveries import RETRIES
 from orders.domain.commands import RecordBestseller
-from orders.errors import EndlessLoop
+from orders.errors import EndlessLoop, FollowerError, NotStored
 from orders.messaging.message import MAX_HOPS
 from orders.projections.follower import Follower, waiting_for
 from orders.projections.policy import Policy
@@ -135,6 +138,17 @@ def kind(request):
     return request.param
 
 
+@pytest.fixture
+def app(sales, failures):
+    """The order system in memory: only a crash or another process needs files."""
+
+    def note(subscriber, event, error):
+        failures.append((subscriber.name, event, error))
+
+    with bootstrap(":memory:", notifier=sales, on_failure=note) as app:
+        yield app
+
+
 # Bestseller, without a log
 
 
@@ -210,26 +224,26 @@ def test_a_policy_that_is_added_later_reacts_to_what_was_before_once(kind, app, 
 
 
 @pytest.mark.parametrize("times", [9, 10, 25])
-def test_the_snapshots_deletion_does_not_repeat_a_notice(times, kind, app, sales, data):
-    for number in range(times):
-        with kind(app, [Bestseller]):
-            place(app)
-        if number % 3 == 2:
-            shutil.rmtree(data / "projections")
-    assert len(bestsellers(sales)) == (times >= 10)
-    assert len(deliveries(app, "bestseller")) == (times >= 10)
+def test_the_snapshots_deletion_does_not_repeat_a_notice(times, kind, sales, data):
+    with bootstrap(data, notifier=sales) as app:
+        for number in range(times):
+            with kind(app, [Bestseller]):
+                place(app)
+            if number % 3 == 2:
+                shutil.rmtree(data / "projections")
+        assert len(bestsellers(sales)) == (times >= 10)
+        assert len(deliveries(app, "bestseller")) == (times >= 10)
 
 
-def test_an_older_snapshot_put_back_does_not_repeat_a_notice(kind, app, sales, data):
+def test_an_older_snapshot_put_back_does_not_repeat_a_notice(kind, app, sales):
     with kind(app, [Bestseller]):
         for _ in range(9):
             place(app)
-    snapshot = data / "projections" / "bestseller.json"
-    older = snapshot.read_bytes()
+    older = app.store.load("bestseller")
     for _ in range(3):
         with kind(app, [Bestseller]):
             place(app)
-        snapshot.write_bytes(older)
+        app.store.save("bestseller", older)
     assert len(bestsellers(sales)) == 1
 
 
@@ -319,7 +333,7 @@ def test_a_reaction_of_several_commands_is_stored_whole_or_not_at_all(kind, app)
     assert "it is cancelled" in failed.error
 
 
-def test_a_notice_that_fails_is_delivered_again_once_the_cause_is_gone(kind, data, sales):
+def test_a_notice_that_fails_is_delivered_again_once_the_cause_is_gone(kind, sales):
     class Phone:
         is_dead = True
 
@@ -329,7 +343,7 @@ def test_a_notice_that_fails_is_delivered_again_once_the_cause_is_gone(kind, dat
             sales.notify(notice)
 
     phone = Phone()
-    with bootstrap(data, notifier=phone) as app:
+    with bootstrap(":memory:", notifier=phone) as app:
         runner = kind(app, [Bestseller])
         runner.start()
         for _ in range(12):
@@ -341,6 +355,93 @@ def test_a_notice_that_fails_is_delivered_again_once_the_cause_is_gone(kind, dat
         assert [notice.items for notice in bestsellers(sales)] == [("rope",)]
         assert bestsellers(sales)[0].title == "Bestseller, ordered 10 times"
         assert len(deliveries(app, "bestseller")) == 1
+
+
+class Troubled(Shipper):
+    """Cannot make up its mind, as long as there is an `error`."""
+
+    name = "troubled"
+    error = None
+
+    def react(self, event):
+        if self.error is not None and "anvil" in event.items:
+            raise self.error
+        return super().react(event)
+
+
+@pytest.mark.parametrize("error", [LookupError("where"), SystemExit(3), CancelledError("off")])
+def test_whatever_a_policy_raises_is_a_failed_delivery_and_it_goes_on(error, kind, app):
+    troubled = type("Troubled", (Troubled,), {"error": error})
+    with kind(app, [troubled]):
+        for item in ("rope", "anvil", "lamp"):
+            place(app, item)
+    statuses = {order.items[0]: order.status for order in app.orders.list()}
+    assert statuses == {"rope": "shipped", "anvil": "placed", "lamp": "shipped"}
+    (failed,) = app.store.deliveries("failed")
+    assert failed.delivery.error == f"{type(error).__name__}: {error}"
+
+
+def test_a_policy_that_raises_again_fails_again_and_keeps_nobody_from_their_retry(app):
+    troubled = type("Troubled", (Troubled,), {"error": LookupError("where")})
+    broken = [True]
+
+    def ring(event):
+        if broken:
+            raise OSError("no line")
+
+    app.bus.subscribe(OrderShipped, ring, name="ring")
+    app.follow(troubled)
+    for item in ("anvil", "rope"):
+        place(app, item)
+    assert app.react() == []
+    assert [a.delivery.subscriber for a in app.store.deliveries("failed")] == ["troubled", "ring"]
+    broken.clear()
+    assert app.deliveries.retry() == (1, 2)
+    for _ in range(RETRIES - 1):
+        assert app.deliveries.retry() == (0, 1)
+    assert [a.delivery.subscriber for a in app.store.deliveries("dead")] == ["troubled"]
+    troubled.error = None
+    (dead,) = app.store.deliveries("dead")
+    assert app.deliveries.retry([dead.delivery.event]) == (1, 1)
+    assert {order.status for order in app.orders.list()} == {"shipped"}
+
+
+def test_a_retry_that_cannot_fold_what_the_policy_knew_fails_again(app):
+    troubled = type("Troubled", (Troubled,), {"error": LookupError("where")})
+
+    def choke(self, event):
+        raise KeyError("bone")
+
+    app.follow(troubled)
+    place(app, "anvil")
+    assert app.react() == []
+    apply = troubled.apply
+    troubled.apply, troubled.error = choke, None
+    assert app.deliveries.retry() == (0, 1)
+    (failed,) = app.store.deliveries("failed")
+    assert failed.delivery.error == "KeyError: 'bone'"
+    troubled.apply = apply
+    assert app.deliveries.retry() == (1, 1)
+
+
+class Refusing(MemoryStore):
+    """Has no room for reactions."""
+
+    def commit(self, commit):
+        if commit.reactions:
+            raise NotStored(self.location, "no space left")
+        return super().commit(commit)
+
+
+def test_a_reaction_that_cannot_be_recorded_stops_the_policy_and_not_the_order(kind, sales):
+    with bootstrap(store=Refusing(), notifier=sales) as app:
+        runner = kind(app, [Shipper])
+        runner.start()
+        order_id = place(app)
+        with pytest.raises(FollowerError, match=r"shipper failed processing.* no space left"):
+            runner.stop()
+        assert app.orders.get(order_id).status == "placed"
+        assert sales.order_ids == [order_id]
 
 
 # Killed
