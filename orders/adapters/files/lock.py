@@ -5,6 +5,7 @@ not free at once is waited for in the kernel's own queue, for polling would favo
 polls at the right moment.
 """
 
+import errno
 import fcntl
 import os
 import time
@@ -144,7 +145,7 @@ class FileLock:
         try:
             return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
         except OSError as error:
-            if reading:
+            if reading and error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
                 return None
             raise StoreUnavailable(self.path, reason(error)) from error
 

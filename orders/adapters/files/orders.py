@@ -194,7 +194,7 @@ class Orders:
                 return
             head = self._storage.head()
             is_plausible = head is not None and self._is_made_of_this_log(head)
-            if self._storage.size() and not is_plausible:
+            if (size := self._storage.size()) and (size < SMALL or not is_plausible):
                 self._load()  # which tells damage from a lost log
             self._is_verified = True
 

@@ -1,0 +1,51 @@
+"""Refuses what somebody else was quicker with, while nobody else can write."""
+
+from collections.abc import Sequence
+
+from ...application.store import Change, Commit, Match
+from ...errors import AlreadySettled, Conflict, KeyTaken
+from .line import Position
+from .log import EventLog
+from .matching import containing
+from .orders import Orders
+
+
+def check_orders(changes: Sequence[Change], orders: Orders) -> None:
+    """Refuse changes of orders that somebody else changed first, and keys used before.
+
+    Raises:
+        Conflict: an order has not the version that a change expects.
+        KeyTaken: the key of a new order belongs to another one.
+    """
+    new = [change.state for change in changes if not change.expected]
+    are_new = bool(new) and orders.unknown(
+        [state.id for state in new], min(state.placed_at for state in new)
+    )
+    for state, expected, _ in changes:
+        if expected or not are_new:
+            known = orders.find(state.id)
+            if (actual := known.version if known else 0) != expected:
+                raise Conflict(state.id, expected, actual)
+    keys = {change.state.id: change.key for change in changes if change.key is not None}
+    if keys:
+        taken = orders.with_keys(keys.values())
+        for order_id, key in keys.items():
+            first = taken.setdefault(key, order_id)
+            if first != order_id:
+                raise KeyTaken(key, first)
+
+
+def check_deliveries(commit: Commit, log: EventLog) -> None:
+    """Refuse to record for the second time what came of a delivery.
+
+    Raises:
+        AlreadySettled: an outcome is not pending any more, or a reaction was recorded.
+    """
+    for outcome in commit.outcomes:
+        if log.ledger.find(outcome.key) is None:
+            raise AlreadySettled(*outcome.key)
+    for reaction in commit.reactions:
+        wanted = containing(Match(subscriber=reaction.subscriber))
+        for entry in log.read(Position(*commit.seen), wanted=wanted):
+            if any(delivery.key == reaction.key for delivery in entry.line.deliveries):
+                raise AlreadySettled(*reaction.key)
