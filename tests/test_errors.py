@@ -2,8 +2,11 @@
 
 import multiprocessing
 import pickle
+from collections.abc import Sequence
 from functools import partial
+from inspect import isfunction
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -11,32 +14,18 @@ from orders import Order, OrderShipped, errors
 from orders.domain.order import evolve
 from orders.errors import ForbiddenMove, InvalidOrder, OrdersError
 
-HERE = Path("data")
-
-MADE_OF = {
-    errors.DuplicateMessage: ("the name", int, str),
-    errors.UnknownTopic: ("order-creatd", ["order-created"]),
-    errors.EndlessLoop: (int, str, 100),
-    errors.NoHandler: (int,),
-    errors.DuplicateHandler: (int, "first", "second"),
-    errors.DuplicateSubscriber: ("sales",),
-    errors.UnsuppliedParameter: ("pack", "tape", ["bus"]),
-    errors.PluginFailed: ("shop", "no module named shop"),
-    errors.ForbiddenMove: ("1", "shipped", "cancelled", "placed"),
-    errors.OrderNotFound: ("1",),
-    errors.AmbiguousOrder: ("1", ["11", "12"]),
-    errors.Conflict: ("1", 1, 2),
-    errors.KeyTaken: ("k1", "1"),
-    errors.AlreadySettled: ("1", "sales"),
-    errors.ImportRefused: (HERE, [(1, "no items")], 1),
-    errors.FollowerError: ("sales", "on", OrderShipped(order_id="1"), InvalidOrder("no")),
-    errors.StoreUnavailable: (HERE, "permission denied"),
-    errors.ForeignFile: (HERE, "is no log"),
-    errors.LogDamaged: (HERE, 5, "checksum"),
-    errors.UnreadableMessage: (HERE, 5, "of a newer version"),
-    errors.NotStored: (HERE, "no space left on device"),
-    errors.NotWritten: (HERE, "no space left on device"),
-    errors.StoreBusy: (HERE, 10.0, "process 5"),
+GIVEN = {  # for a parameter of this type
+    str: "what",
+    int: 2,
+    float: 10.0,
+    bool: False,
+    type: int,
+    object: OrderShipped(order_id="1"),
+    BaseException: InvalidOrder("no"),
+    Path: Path("data"),
+    Path | str: Path("data"),
+    Sequence[str]: ["one", "two"],
+    Sequence[tuple[int, str]]: [(1, "no items")],
 }
 
 
@@ -58,7 +47,9 @@ def known(error):
 
 @pytest.mark.parametrize("kind", list(classes()))
 def test_every_error_pickles_and_unpickles_as_it_is(kind):
-    error = kind(*MADE_OF.get(kind, ("what is wrong",)))
+    hints = get_type_hints(kind.__init__) if isfunction(kind.__init__) else {}
+    given = {name: GIVEN[hint] for name, hint in hints.items() if name != "return"}
+    error = kind(**given) if given else kind("what is wrong")
     error.add_note("seen on Monday")
     twin = pickle.loads(pickle.dumps(error))
     assert known(twin) == known(error)

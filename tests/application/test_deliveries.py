@@ -87,7 +87,7 @@ OUT_OF_PAPER = Bad("out of paper")
 
 
 class Failing:
-    """A subscriber that ships the order and fails as often as it is told to."""
+    """A subscriber that ships the order and fails a number of times."""
 
     def __init__(self, times, error=OUT_OF_PAPER):
         self.times = times
