@@ -17,7 +17,7 @@ from ..domain.order import statuses
 from ..domain.text import shorten
 from ..errors import NotStored, OrdersError, StoreUnavailable
 from ..messaging.message import now
-from ..settings import Settings
+from ..settings import CONSOLE, Settings
 from .output import Console
 from .times import parse_time
 
@@ -42,11 +42,9 @@ def open_store(
     settings = Settings.from_environment()._replace(
         data=context.meta["data"], plugins=context.meta["plugins"]
     )
+    own: dict[str, Any] = {"notifier": console} if settings.notify == CONSOLE else {}
     with bootstrap(
-        settings=settings,
-        notifier=console,
-        on_failure=console.delivery_failed,
-        on_warning=console.warn,
+        settings=settings, on_failure=console.delivery_failed, on_warning=console.warn, **own
     ) as app:
         if recover:
             _recover(console, app)

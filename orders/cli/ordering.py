@@ -60,6 +60,8 @@ def place(
             console.json(app.orders.get(order_id).state)
         if order_id == first:
             console.say(f"Key {key} was used before, for order {order_id}; nobody is notified.")
+        elif app.bus.dependencies["notifier"] is not console:  # whose notice shows the id
+            console.say(f"Placed order {order_id}.")
 
 
 def _read_items() -> Iterator[str]:

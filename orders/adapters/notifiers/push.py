@@ -1,7 +1,5 @@
 """Notices to chats, phones and web hooks, by the apprise library."""
 
-from typing import Any
-
 from ...application.notifications import Notice
 from ...errors import NoticeRefused, UnusableChannel
 
@@ -21,7 +19,7 @@ class PushNotifier:
                 'addresses like this one need another library: pip install "orders[notify]"'
             ) from None
         self._scheme = address.partition(":")[0]
-        self._capture: Any = apprise.LogCapture  # else its log is printed
+        self._capture = apprise.LogCapture  # else its log is printed
         with self._capture():  # it may log the address
             channel = apprise.Apprise.instantiate(address)
         if channel is None:
