@@ -150,7 +150,7 @@ class Deliveries:
 
     def _beginning_with(self, ids: Sequence[str]) -> list[Delivery]:
         accounts = self._store.deliveries("failed", "dead", "pending")
-        waiting = [a.delivery for a in accounts if a.is_abandoned or a.delivery.status != "pending"]
+        waiting = [account.delivery for account in accounts]
         found: dict[tuple[str, str], Delivery] = {}
         for beginning in ids:
             fitting = {d.key: d for d in waiting if beginning and d.event.startswith(beginning)}

@@ -12,9 +12,10 @@ from tinydb import TinyDB
 
 from orders import PlaceOrder, bootstrap
 from orders.adapters.files.disk import Disk
-from orders.tools.doctor import examine, repair
-from orders.domain.order import OrderState
 from orders.adapters.files.faults import POINTS
+from orders.adapters.files.store import FilesStore
+from orders.domain.order import OrderState
+from orders.tools.doctor import examine, repair
 
 ITEMS = ("100 inch TV", "magic carpet")
 KILLED = -signal.SIGKILL
@@ -67,11 +68,11 @@ def noticed(*runs):
 
 def check_store(app):
     """What must hold of every store: gap-free log, state equal to it, stock TinyDB too."""
-    lines = [entry.line.seq for entry in app.log.read()]
-    assert lines == [*range(1, len(lines) + 1)]
-    app.orders.checkpoint()
+    numbers = [record.number for record in app.store.read()]
+    assert numbers == [*range(1, len(numbers) + 1)]
+    app.store.checkpoint()
     listed = {order.id: order for order in app.orders.list()}
-    with TinyDB(app.orders.path) as stock:
+    with TinyDB(app.store.state_path) as stock:
         documents = stock.table("orders").all()
     assert {d["id"]: msgspec.convert(d, OrderState) for d in documents} == listed
     assert len(documents) == len(listed)
@@ -116,7 +117,7 @@ def keep_placing(data, acknowledgements, name, has_checkpoints):
                 order_id = app.bus.send(PlaceOrder(items=(f"{name} {batch} {number}",)))
                 os.write(acknowledgements, f"{order_id}\n".encode())
                 if has_checkpoints and number % 2:
-                    app.orders.checkpoint()
+                    app.store.checkpoint()
 
 
 @pytest.mark.parametrize("rounds", [15, pytest.param(500, marks=pytest.mark.long)])
@@ -260,8 +261,8 @@ def test_a_directory_that_was_made_but_not_synced_is_synced_before_the_next_ackn
 
     synced = []
     assert tool("place", "a", env=fault(f"before-directory-fsync{how}")).returncode in {KILLED, 1}
-    assert (data.is_dir(), (data / "events.jsonl").exists()) == (True, False)
-    with bootstrap(data, notifier=Quiet(), disk=Recording()) as app:
+    assert (data / "events.jsonl").read_bytes() == b""
+    with bootstrap(store=FilesStore(data, disk=Recording()), notifier=Quiet()) as app:
         app.bus.send(PlaceOrder(items=ITEMS))
         assert data in synced  # the log's name
         assert data.parent in synced  # the store's own
@@ -320,7 +321,7 @@ def test_a_torn_log_and_then_another_two_crashes_lose_nothing(faults, tool, data
         for is_turn in [AFTER_A_TORN_LOG.index(point) % 2 == ERRORS.index(error)]
     ],
 )
-def test_a_torn_log_that_cannot_be_mended_is_mended_later(point, error, tool, data):
+def test_a_torn_log_that_cannot_be_repaired_is_repaired_later(point, error, tool, data):
     follow(("torn-append", f"{point}={error}", f"{point}={error}"), tool, data)
 
 
@@ -359,7 +360,7 @@ def test_a_key_repeated_until_it_succeeds_gives_exactly_one_order(point, prepare
     (order_id,) = placed.keys() - before.keys()
     assert noticed(*runs) == {order_id}
     with open_app(data) as app:
-        assert app.orders.with_keys(["K"]).get("K") == order_id
+        assert app.store.ids(keys=["K"]) == {"K": order_id}
 
 
 def test_a_key_used_across_a_crash_at_every_point_gives_exactly_one_order(tool, data):
@@ -393,14 +394,14 @@ def test_an_import_killed_and_run_again_places_every_order_once(point, file, too
         assert unwell(app) <= {"leftovers"}, list(examine(app))
 
 
-def test_what_an_import_owed_when_it_died_is_delivered_by_the_next_command(file, tool, data):
+def test_what_an_import_left_pending_when_it_died_is_delivered_by_the_next_command(file, tool, data):
     assert tool("import", str(file), env=fault("mid-delivery@50")).returncode == KILLED
     listed = tool("list")
     assert "Delivered late: 500" in listed.stderr
     assert tool("deliveries", "--pending").stdout == ""
 
 
-def test_what_is_owed_is_delivered_by_the_next_command_even_if_the_log_is_torn(file, tool, data):
+def test_what_is_pending_is_delivered_by_the_next_command_even_if_the_log_is_torn(file, tool, data):
     assert tool("import", str(file), env=fault("torn-append@2")).returncode == KILLED
     listed = tool("list")
     assert "Delivered late: 500" in listed.stderr
