@@ -1,17 +1,21 @@
-"""Placing an order costs the same however many there are: neither file is read as a whole."""
+"""What a command reads does not grow with the store, whatever is pending and for however long."""
 
 import os
 import re
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 from conftest import Sales
+from msgspec.structs import replace
 
-from orders import Order, OrderCreated, PlaceOrder, bootstrap
-from orders.projections.follower import Follower
-from orders.projections.policy import POLICIES
+from orders import OrderCreated, OrderRejected, PlaceOrder, bootstrap
+from orders.adapters.files.disk import Disk
+from orders.adapters.files.store import FilesStore
+from orders.application.store import Commit, Delivery
+from orders.messaging.message import Event, new_id
 
 CHUNK = 1000
 ITEMS = 4000
@@ -26,18 +30,13 @@ def many(data):
     def build(count):
         with bootstrap(data, notifier=Sales()) as app:
             for start in range(0, count, CHUNK):
-                with app.log.writing():
-                    app.log.append(
-                        [
-                            OrderCreated(
-                                order_id=Order.place(["TV"]).id, items=(f"TV {number % ITEMS}",)
-                            )
-                            for number in range(start, min(start + CHUNK, count))
-                        ]
-                    )
-            app.orders.checkpoint()
-            for policy in POLICIES:
-                Follower(app, policy).keep_up(at_any_cost=True)
+                events = (
+                    OrderCreated(order_id=new_id(), items=(f"TV {number % ITEMS}",))
+                    for number in range(start, min(start + CHUNK, count))
+                )
+                app.store.commit(Commit(tuple(event.caused_by(None) for event in events)))
+            app.store.checkpoint()
+            assert not app.react(at_any_cost=True)
             app.bus.send(PlaceOrder(items=("the last one",)))
         return (data / "events.jsonl").stat().st_size + (data / "orders.json").stat().st_size
 
@@ -72,3 +71,125 @@ def test_placing_on_a_large_store_reads_neither_the_log_nor_the_state(many, data
     print(f"{count:,} orders: {of_store:,} of {size:,} bytes read; {total - nothing:,} more")
     assert 0 < of_store < ALLOWED < size // 10
     assert total - nothing < ALLOWED
+
+
+class CountingDisk(Disk):
+    """Counts the bytes that are read of the log."""
+
+    def __init__(self):
+        self.bytes_read = 0
+
+    def read(self, descriptor, size, offset):
+        data = super().read(descriptor, size, offset)
+        self.bytes_read += len(data)
+        return data
+
+
+def cost_of_a_command(data):
+    """Return how many bytes of the log a newcomer reads to recover, place an order and look."""
+    disk = CountingDisk()
+    with bootstrap(store=FilesStore(data, disk=disk), notifier=Sales()) as app:
+        app.bus.subscribe("*", lambda _event: None, name="everything")
+        app.deliveries.recover()
+        order_id = app.bus.send(PlaceOrder(items=("rope",)))
+        assert order_id in {order.id for order in app.orders.list(limit=20)}
+    return disk.bytes_read
+
+
+def lengthen(store, size):
+    """Let the log grow by so many bytes, the state with it."""
+    goal = store.log.size() + size
+    while store.log.size() < goal:
+        events = (OrderRejected(reason="x" * 5000).caused_by(None) for _ in range(20))
+        store.commit(Commit(tuple(events)))
+    store.checkpoint()
+
+
+def call_for(store, subscriber, event=None):
+    """Commit an event, and that this process sets out to deliver it; return the delivery."""
+    event = (event or OrderRejected(reason="why")).caused_by(None)
+    delivery = Delivery(event.id, subscriber)
+    store.commit(Commit((event,), pending=(delivery,)))
+    return delivery
+
+
+def hang(store, _fork):
+    """Let a process that lives be at it."""
+    call_for(store, "everything")
+
+
+def lack_the_subscriber(store, _fork):
+    call_for(store, "of a plugin that is not loaded")
+    store.release()
+
+
+def lack_the_subscriber_that_a_process_died_of(store, _fork):
+    found = call_for(store, "of a plugin that is not loaded")
+    store.release()
+    assert store.claim(found, replace(found, deaths=1, attempts=2))
+    store.release()
+
+
+def lack_the_class(store, fork):
+    def commit_one():
+        class Vanished(Event, frozen=True, kw_only=True):
+            topic = "vanished"
+
+        call_for(store, "everything", Vanished())
+        store.close()
+
+    assert fork(commit_one).wait() == 0
+
+
+@pytest.mark.parametrize(
+    "leave_pending",
+    [
+        hang,
+        lack_the_subscriber,
+        lack_the_subscriber_that_a_process_died_of,
+        lack_the_class,
+    ],
+)
+def test_a_pending_delivery_does_not_make_commands_dearer_as_the_log_grows(
+    leave_pending, data, fork
+):
+    with closing(FilesStore(data)) as store:
+        leave_pending(store, fork)
+        lengthen(store, 2_000_000)
+        earlier = cost_of_a_command(data)
+        lengthen(store, 3_000_000)
+        assert cost_of_a_command(data) < earlier + ALLOWED
+        assert [pending.delivery.status for pending in store.pending()] == ["pending"]
+
+
+def test_what_waited_while_the_log_grew_is_delivered_to_its_subscriber(data):
+    with closing(FilesStore(data)) as store:
+        deliveries = [call_for(store, "of a plugin") for _ in range(300)]
+        lengthen(store, 1_000_000)
+    heard = []
+    with bootstrap(data, notifier=Sales()) as app:
+        app.bus.subscribe(OrderRejected, lambda event: heard.append(event.id), name="of a plugin")
+        assert app.deliveries.recover() == 300
+        assert [*app.store.pending()] == []
+    assert heard == [delivery.event for delivery in deliveries]
+
+
+@pytest.mark.parametrize("how", ["retry", "recover"])
+def test_many_deliveries_are_made_again_at_the_cost_of_one(how, data):
+    with closing(FilesStore(data)) as store:
+        deliveries = [call_for(store, "shaky") for _ in range(300)]
+        if how == "retry":
+            outcomes = (replace(one, status="failed", error="why") for one in deliveries)
+            store.commit(Commit(outcomes=tuple(outcomes)))
+        lengthen(store, 1_000_000)
+        size = store.log.size()
+    disk = CountingDisk()
+    with bootstrap(store=FilesStore(data, disk=disk), notifier=Sales()) as app:
+        app.bus.subscribe(OrderRejected, lambda _event: None, name="shaky")
+        if how == "retry":
+            assert app.deliveries.retry() == (300, 300)
+        else:
+            assert app.deliveries.recover() == 300
+        grown = app.store.log.size() - size
+    print(f"{disk.bytes_read:,} bytes read of {size:,}, and {grown:,} appended")
+    assert disk.bytes_read < 3 * size + grown
