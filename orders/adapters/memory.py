@@ -27,6 +27,7 @@ from ..application.store import (
     Record,
     Snapshot,
     Status,
+    changed_by_plugins,
 )
 from ..domain.order import OrderState
 from ..errors import AlreadySettled, Conflict, KeyTaken, WrongPayload
@@ -247,7 +248,9 @@ class MemoryStore:
     def _append(self, commit: Commit) -> Cursor:
         number = len(self._log) + 1
         deliveries = commit.outcomes + commit.reactions + commit.pending
-        record = Record((number,), number, now(), commit.messages, deliveries)
+        record = Record(
+            (number,), number, now(), commit.messages, deliveries, changed_by_plugins(commit)
+        )
         self._log.append(_Entry(record, commit))
         self._appended.notify_all()
         return record.cursor

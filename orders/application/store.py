@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
+from ..domain.events import OrderEvent
 from ..domain.order import OrderState
 from ..messaging.message import Event, Message
 
@@ -99,6 +100,16 @@ class Commit(NamedTuple):
     is_durable: bool = True
 
 
+def changed_by_plugins(commit: Commit) -> tuple[OrderState, ...]:
+    """Return the orders that events of plugins change: a process without these is to know, too."""
+    changed = {
+        message.order_id
+        for message in commit.messages
+        if isinstance(message, OrderEvent) and type(message).__module__ != OrderEvent.__module__
+    }
+    return tuple(change.state for change in commit.changes if change.state.id in changed)
+
+
 class Record(NamedTuple):
     """A commit, or a change of deliveries, as it is read back."""
 
@@ -107,6 +118,7 @@ class Record(NamedTuple):
     time: datetime
     messages: tuple[Message, ...]
     deliveries: tuple[Delivery, ...]
+    states: tuple[OrderState, ...] = ()  # as events of plugins, perhaps unknown here, left them
 
 
 class Match(NamedTuple):

@@ -153,7 +153,7 @@ def show(
             steps = steps[:version]
         if not steps:
             raise OrdersError(f"order {order_id} was placed later; see orders show {order}")
-        state = history.fold(steps)
+        state = steps[-1].state
         if json:
             console.json(rows.with_history(state, steps))
         elif console.draws:

@@ -44,7 +44,7 @@ def step_row(step: Step) -> Row:
 def with_history(order: OrderState, steps: Iterable[Step]) -> dict[str, Any]:
     """Return the order's JSON object with its history."""
     history = [
-        {"version": step.version, "event": name_of(step.event), **own_fields(step.event)}
+        {"version": step.state.version, "event": name_of(step.event), **own_fields(step.event)}
         for step in steps
     ]
     return {**msgspec.to_builtins(order), "history": history}

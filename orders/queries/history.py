@@ -2,43 +2,31 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from functools import reduce
 from itertools import takewhile
 from typing import NamedTuple
 
-from ..application.store import EVERYTHING, Match, Store
+from ..application.store import EVERYTHING, Match, Record, Store
 from ..domain.events import OrderEvent
 from ..domain.order import OrderState, evolve, is_change
 from ..errors import ForbiddenMove, LogDamaged
+from ..messaging.message import Message, UnknownMessage
 
 
 class Step(NamedTuple):
-    """Something that happened to an order, and the version it made."""
+    """Something that happened to an order, and the order as it was then."""
 
-    version: int
-    event: OrderEvent
+    event: Message  # of a plugin that is not loaded: an UnknownMessage
+    state: OrderState
 
 
 def of_order(store: Store, order_id: str) -> list[Step]:
     """Return what happened to the order, oldest first."""
-    changes = (event for _, event in _changes(store, Match(order_id=order_id)))
-    own = (event for event in changes if event.order_id == order_id)
-    return [Step(version, event) for version, event in enumerate(own, start=1)]
+    return [step for step in _steps(store, Match(order_id=order_id)) if step.state.id == order_id]
 
 
 def until(steps: Iterable[Step], time: datetime) -> list[Step]:
     """Return the steps up to the first one after `time`."""
     return list(takewhile(lambda step: step.event.time <= time, steps))
-
-
-def fold(steps: Iterable[Step]) -> OrderState:
-    """Return the order that the steps make.
-
-    Raises:
-        ValueError: there are none.
-    """
-    first, *later = steps
-    return reduce(lambda state, step: evolve(state, step.event), later, evolve(None, first.event))
 
 
 def orders_at(store: Store, time: datetime) -> list[OrderState]:
@@ -49,21 +37,37 @@ def orders_at(store: Store, time: datetime) -> list[OrderState]:
     """
     orders: dict[str, OrderState] = {}
     later: set[str] = set()  # orders whose next event is after `time`: clocks may be set back
-    for number, event in _changes(store):
-        if event.order_id in later:
-            continue
+    for event, state in _steps(store):
         if event.time > time:
-            later.add(event.order_id)
-            continue
-        try:
-            orders[event.order_id] = evolve(orders.get(event.order_id), event)
-        except ForbiddenMove as error:
-            raise LogDamaged(store.location, number, str(error)) from error
+            later.add(state.id)
+        elif state.id not in later:
+            orders[state.id] = state
     return [*orders.values()][::-1]
 
 
-def _changes(store: Store, match: Match = EVERYTHING) -> Iterator[tuple[int, OrderEvent]]:
+def _steps(store: Store, match: Match = EVERYTHING) -> Iterator[Step]:
+    states: dict[str, OrderState] = {}
     for record in store.read(match=match):
+        left = {state.id: state for state in record.states}
+        unknown = {
+            str(m.fields.get("order_id")): m
+            for m in record.messages
+            if isinstance(m, UnknownMessage)
+        }
         for message in record.messages:
             if isinstance(message, OrderEvent) and is_change(type(message)):
-                yield record.number, message
+                state = _evolved(store, record, states.get(message.order_id), message)
+                states[state.id] = state
+                yield Step(message, state)
+        for order_id in unknown.keys() & left.keys():  # of each its last: the event, no command
+            yield Step(unknown[order_id], left[order_id])
+        states |= left
+
+
+def _evolved(
+    store: Store, record: Record, state: OrderState | None, event: OrderEvent
+) -> OrderState:
+    try:
+        return evolve(state, event)
+    except ForbiddenMove as error:
+        raise LogDamaged(store.location, record.number, str(error)) from error

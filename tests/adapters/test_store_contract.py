@@ -814,7 +814,7 @@ def untimed(store):
     """Return all that can be seen of a store but its own cursors and times."""
     records, orders, pending, accounts, keys = contents(store)
     return (
-        [(number, messages, deliveries) for number, _, messages, deliveries in records],
+        [(number, messages, deliveries) for number, _, messages, deliveries, *_ in records],
         orders,
         pending,
         [(account.delivery, account.is_abandoned) for account in accounts],

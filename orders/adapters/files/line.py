@@ -5,7 +5,7 @@
      "deliveries":[{"event":"<id>","subscriber":"order_created"}],
      "owner":"<lease>","settled":812,"synced":1340,
      "outstanding":[{"delivery":{...},"owner":"<lease>","offset":812,"seq":5}],
-     "crc":"1c291ca3"}
+     "states":[{"id":"<order>","status":"refunded",...}],"crc":"1c291ca3"}
 
 One line is one commit; it is there whole or not at all. `seq` counts lines without a gap, so
 it is also the line's number. `deliveries` become pending with the commit, or are what came of
@@ -14,7 +14,8 @@ earlier ones; `owner` is the lease of the process that set out to make the pendi
 `settled` is the byte from which a newcomer reads, so that whoever opens a log of any length
 reads its end only: before it nothing was pending, or the line there lists in `outstanding` what
 was. `synced` is the byte before which, to the writer's knowledge, all was on the disk; it is
-left out where `settled` says no less. `crc` is the CRC-32 of all bytes before it. What is empty
+left out where `settled` says no less. `states` are the orders that the commit's events of
+plugins have changed, for those who read the line without the plugin. `crc` is the CRC-32 of all bytes before it. What is empty
 or zero is left out.
 """
 
@@ -25,6 +26,7 @@ from zlib import crc32
 import msgspec
 
 from ...application.store import Delivery
+from ...domain.order import OrderState
 from ...messaging.message import Message, decode_message, message_classes
 
 FORMAT = 1
@@ -77,6 +79,7 @@ class Line(msgspec.Struct, Generic[M], frozen=True, omit_defaults=True):
     settled: int = 0
     synced: int = 0
     outstanding: tuple[Outstanding, ...] = ()
+    states: tuple[OrderState, ...] = ()
 
 
 class UnreadableLineError(ValueError):

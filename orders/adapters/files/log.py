@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ...application.store import Delivery
+from ...domain.order import OrderState
 from ...errors import ForeignFile, NotStored, WrongPayload
 from ...messaging.message import Message, now
 from . import line as codec
@@ -170,6 +171,7 @@ class EventLog:
         deliveries: Iterable[Delivery] = (),
         *,
         owner: str | None = None,
+        states: tuple[OrderState, ...] = (),
         sync: bool = True,
     ) -> Entry:
         """Append one commit, inside `writing()`; with `sync` it is on the disk on return.
@@ -197,6 +199,7 @@ class EventLog:
                 settled,
                 self._synced if self._synced > settled else 0,
                 outstanding,
+                states,
             )
             raw = _encoded(line)
             self._disk.write_all(descriptor, raw + b"\n")

@@ -20,7 +20,6 @@ from ...application.store import EVERY_ORDER, Filter
 from ...domain.events import OrderCreated
 from ...domain.order import OrderState, evolve, is_change
 from ...errors import LogDamaged, OrdersError, StoreError
-from ...messaging.message import UnknownMessage, message_classes
 from .disk import Disk, available, copy_path
 from .line import BEGINNING, Position, checksum
 from .log import EventLog
@@ -71,7 +70,6 @@ class Orders:
         self._is_verified = False
         self._head: Head | None
         self._line: str  # checksum of the last line folded in
-        self._skipped: set[str]
         self._documents: Documents
         self._keys: Documents
         self._mentioned: set[bytes] = set()  # ids of orders, as JSON, in lines not folded in
@@ -222,7 +220,7 @@ class Orders:
                     f"{self.path} {damage}: it is kept as {kept.name} and made anew from the log"
                 )
             offset, seq = self.position
-            head = Head(FORMAT, seq, offset, self._line, skipped=tuple(sorted(self._skipped)))
+            head = Head(FORMAT, seq, offset, self._line)
             self._storage.write({"log": {"1": msgspec.to_builtins(head)}, **self.tables()})
             self._head, self.damage = head, None
             return True
@@ -264,15 +262,12 @@ class Orders:
                 " (or no longer); restore that file from a backup, or move the state file away"
                 " to go on with the log as it is"
             )
-        if head is not None and not _are_unknown(head.skipped):
-            head, tables = None, {}
         self._take_over(head, tables)
         self.damage = damage
         self._is_loaded = self._is_verified = True
 
     def _take_over(self, head: Head | None, tables: Tables) -> None:
         self._head, self._line = head, head.line if head else ""
-        self._skipped = set(head.skipped if head else ())
         self._documents = Documents(tables.get("orders", {}), OrderDocument)
         self._keys = Documents(tables.get("keys", {}), KeyDocument)
         self._storage.tables = self.tables()
@@ -287,8 +282,8 @@ class Orders:
         for message in entry.line.messages:
             if is_change(type(message)):
                 self._apply(message, entry.line.seq)
-            elif isinstance(message, UnknownMessage) and "order_id" in message.fields:
-                self._skipped.add(message.name.partition("@")[0])
+        for state in entry.line.states:
+            self._put(state)
         self.position, self._line = entry.end, checksum(entry.raw)
         self._is_torn = False
 
@@ -297,10 +292,14 @@ class Orders:
             state = evolve(self._state(event.order_id), event)
         except (OrdersError, ValueError) as error:
             raise LogDamaged(self._log.path, number_of_line, str(error)) from error
-        number = self._documents.by("id").get(state.id) or str(len(self._documents) + 1)
-        self._documents.put(number, msgspec.to_builtins(state))
+        number = self._put(state)
         if isinstance(event, OrderCreated) and event.key is not None:
             self._keys.put(number, {"key": event.key, "order_id": state.id})
+
+    def _put(self, state: OrderState) -> str:
+        number = self._documents.by("id").get(state.id) or str(len(self._documents) + 1)
+        self._documents.put(number, msgspec.to_builtins(state))
+        return number
 
     def _state(self, order_id: str) -> OrderState | None:
         number = self._documents.by("id").get(order_id)
@@ -312,9 +311,3 @@ class Orders:
 
 def _query(wanted: Filter) -> Any:
     return lambda document: wanted.matches(msgspec.convert(document, OrderState))
-
-
-def _are_unknown(names: Iterable[str]) -> bool:
-    """Return whether none of these messages is now known to change an order."""
-    changes = {kind.__name__ for kind in message_classes().values() if is_change(kind)}
-    return changes.isdisjoint(names)

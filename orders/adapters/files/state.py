@@ -9,9 +9,7 @@ and begins the file with a table that says which part of the log the state is ma
      "keys": {"2": {"key": "...", "order_id": "..."}}}
 
 `seq` lines of the log, `offset` bytes, are folded into it, the last one with the checksum
-`line`; `checksum` is the CRC-32 of that and of all that follows. `skipped`, left out where it
-is empty, names messages that may change an order in a way that the program which wrote the file
-did not know. Stock TinyDB opens the file.
+`line`; `checksum` is the CRC-32 of that and of all that follows. Stock TinyDB opens the file.
 """
 
 import re
@@ -54,7 +52,6 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True):
     offset: int
     line: str
     checksum: str = ""
-    skipped: tuple[str, ...] = ()
 
     @property
     def position(self) -> Position:
@@ -227,5 +224,4 @@ def _split(data: bytes) -> tuple[Head | None, bytes]:
 
 def _checksum(head: Head, body: bytes) -> str:
     made_of = b"%d %d %d %s " % (head.format, head.seq, head.offset, head.line.encode())
-    made_of += b"".join(b"%s " % name.encode() for name in head.skipped)
     return f"{crc32(body, crc32(made_of)):08x}"

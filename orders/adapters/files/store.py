@@ -30,6 +30,7 @@ from ...application.store import (
     Record,
     Snapshot,
     Status,
+    changed_by_plugins,
 )
 from ...domain.order import OrderState
 from ...errors import (
@@ -134,7 +135,11 @@ class FilesStore:
             owner = self.leases.mine() if commit.pending else None
             self._has_stored, self._begun = True, (commit, end)
             entry = self.log.append(
-                commit.messages, deliveries, owner=owner, sync=commit.is_durable
+                commit.messages,
+                deliveries,
+                owner=owner,
+                states=changed_by_plugins(commit),
+                sync=commit.is_durable,
             )
             self.state.add(entry)
             self.commits += 1
@@ -180,7 +185,7 @@ class FilesStore:
         """Yield the records between two places, oldest first; up to the last one by default."""
         end = None if until is None else Position(*until)
         for line, _, position, _ in self.log.read(Position(*after), end, containing(match)):
-            yield Record(position, line.seq, line.time, line.messages, line.deliveries)
+            yield Record(position, line.seq, line.time, line.messages, line.deliveries, line.states)
 
     def wait(self, after: Cursor, timeout: float) -> bool:
         """Wait until there is something after a place, `timeout` seconds at most."""
