@@ -83,13 +83,10 @@ class Deliveries:
         if delivery.key in self._uow.expected:
             self._uow.expected.discard(delivery.key)
             error = self._attempt(subscriber, event, delivery, 1 if self._is_strict else TRIES)
-            if error is not None and self._is_strict:
-                raise error
-        elif self._is_strict:
-            with self.bus.handling_of(event):
-                subscriber.run(event)
         else:  # published past the log: nothing is recorded
-            self.bus.run_isolated(subscriber, event)
+            error = self._run_unrecorded(subscriber, event)
+        if error is not None and self._is_strict:
+            raise error
 
     def recover(self) -> int:
         """Make the deliveries that processes had yet to make when they died.
@@ -147,6 +144,17 @@ class Deliveries:
             StoreError: it could not be recorded.
         """
         self._attempt(subscriber, event, Delivery(event.id, subscriber.name), TRIES, seen)
+
+    def _run_unrecorded(self, subscriber: Subscriber, event: Event) -> BaseException | None:
+        try:
+            with self.bus.handling_of(event), self._uow.begin():  # which it cannot leave open
+                subscriber.run(event)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - subscribers are strangers
+            self.bus.report(subscriber, event, error)
+            return error
+        return None
 
     def _beginning_with(self, ids: Sequence[str]) -> list[Delivery]:
         accounts = self._store.deliveries("failed", "dead", "pending")

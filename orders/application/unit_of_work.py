@@ -201,9 +201,9 @@ class UnitOfWork:
                 self._mark_stored(unit)
                 self._store.release()
             raise
-        order_ids = self._mark_stored(unit)
-        self._announce(Committed, order_ids)
-        self._publish([message for message in messages if isinstance(message, Event)])
+        committed = self._announcements(Committed, self._mark_stored(unit))
+        events = [message for message in messages if isinstance(message, Event)]
+        self._publish([*committed, *events])
 
     def _mark_stored(self, unit: Unit) -> list[str]:
         unit.end()
@@ -223,8 +223,8 @@ class UnitOfWork:
         """Store a commit, now or with others of its group; one of commands alone never."""
         group = self._group.get()
         if commit.is_durable:
-            self.expected.update(delivery.key for delivery in commit.pending)
             self._store.commit(commit)
+            self.expected.update(delivery.key for delivery in commit.pending)
         elif not (commit.outcomes or commit.reactions):
             return
         elif group is None or commit.reactions:
@@ -286,5 +286,9 @@ class UnitOfWork:
             self._warn(f"what came of {len(outcomes):,} deliveries was not recorded: {error}")
 
     def _announce(self, kind: type[UnitEvent], order_ids: Iterable[str]) -> None:
-        if self._bus.subscribers(kind):
-            self._bus.publish(*(kind(order_id=order_id) for order_id in order_ids))
+        if announcements := self._announcements(kind, order_ids):
+            self._bus.publish(*announcements)
+
+    def _announcements(self, kind: type[UnitEvent], order_ids: Iterable[str]) -> list[UnitEvent]:
+        """Return what is to be said of these orders, if anybody listens."""
+        return [kind(order_id=id_) for id_ in order_ids] if self._bus.subscribers(kind) else []

@@ -23,7 +23,7 @@ from orders.adapters.files.line import FORMAT, Line, encode
 from orders.adapters.memory import MemoryStore
 from orders.application.deliveries import DEATHS, RETRIES, TRIES
 from orders.application.store import Commit, Delivery
-from orders.errors import NotStored, OrdersError
+from orders.errors import NotStored, OrdersError, WiringError
 from orders.messaging.bus import MessageBus
 from orders.messaging.message import now
 
@@ -216,6 +216,24 @@ def test_an_event_published_past_the_log_is_heard_and_not_recorded(app, failures
     app.bus.subscribe(ShelfEmptied, lambda event: 1 / 0, name="divider")
     app.bus.publish(ShelfEmptied())
     assert len(heard) == len(failures) == 1
+    assert app.store.commits == 0
+
+
+def test_a_subscriber_of_what_is_not_recorded_cannot_leave_a_unit_open(app, failures):
+    app.bus.subscribe(ShelfEmptied, lambda event: app.uow().__enter__(), name="leak")
+    app.bus.publish(ShelfEmptied())
+    assert app.bus.send(place()) in app.orders
+    assert [(name, type(error)) for name, _, error in failures] == [("leak", WiringError)]
+
+
+def test_what_a_subscriber_of_what_is_not_recorded_stores_is_stored_whole_or_not(app, failures):
+    def fill(event, *, uow):
+        uow.emit(ShelfEmptied("half"))
+        raise Bad
+
+    app.bus.subscribe(ShelfEmptied, fill, name="filler")
+    app.bus.publish(ShelfEmptied())
+    assert [name for name, *_ in failures] == ["filler"]
     assert app.store.commits == 0
 
 
@@ -456,9 +474,7 @@ def later(data, sales, failures):
 
 
 @pytest.mark.parametrize(("death", "code"), [("die()", -9), ("os._exit(7)", 7)])
-def test_what_a_dead_process_left_pending_is_delivered_once(
-    data, later, sales, death, code
-):
+def test_what_a_dead_process_left_pending_is_delivered_once(data, later, sales, death, code):
     assert run(data, notify=death).returncode == code
     assert pending(later) == ["order_created"]
     assert later.deliveries.recover() == 1

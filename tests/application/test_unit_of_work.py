@@ -559,6 +559,18 @@ def test_who_fails_to_hear_an_announcement_harms_nobody(app, failures):
     assert {type(event) for _, event, _ in failures} == {Added, Committed}
 
 
+def test_ctrl_c_while_committed_is_announced_leaves_the_notice_to_whoever_comes(app, other, sales):
+    def interrupt(event):
+        raise KeyboardInterrupt
+
+    app.bus.subscribe(Committed, interrupt, name="interrupt")
+    with pytest.raises(KeyboardInterrupt):
+        app.bus.send(place())
+    assert app.orders.count() == 1
+    assert other.deliveries.recover() == 1
+    assert sales.order_ids == [state.id for state in app.orders.list()]
+
+
 # The messages of a command
 
 
