@@ -144,6 +144,8 @@ class EventLog:
 
     def torn(self) -> bytes:
         """Return what a crash has left after the last whole line."""
+        if not self.end():
+            return b""  # and no lock file is made where there is no store
         with self._lock.held(reading=True):
             end = BEGINNING
             for entry in self.read():
