@@ -29,7 +29,7 @@ from . import rows
 
 
 class ExitStatus(IntEnum):
-    """What the process tells its caller."""
+    """What the process returns to its caller."""
 
     DONE = 0
     FAILED = 1
@@ -94,7 +94,7 @@ class Console:
         return ExitStatus.WRONG_USE
 
     def say(self, text: str, mark: str = "", colour: str = "") -> None:
-        """Tell the user something that is not data, after a mark that may be coloured."""
+        """Say something that is not data, after a mark that may be coloured."""
         marked = f"{_label(mark, colour)} " if mark else ""
         try:
             print(f"{marked}{safe(text)}", file=sys.stderr, flush=True)
@@ -102,15 +102,15 @@ class Console:
             _discard(sys.stderr)
 
     def warn(self, text: str) -> None:
-        """Tell the user of something that was survived."""
+        """Say what was survived."""
         self.say(text, "warning:", "yellow")
 
     def fail(self, text: str) -> None:
-        """Tell the user in one line why it could not be done."""
+        """Say in one line why it could not be done."""
         self.say(text, "error:", "red")
 
     def delivery_failed(self, subscriber: Subscriber, event: Event, error: BaseException) -> None:
-        """Tell the user that a subscriber failed; what was stored is safe all the same."""
+        """Say that a subscriber failed; what was stored is safe all the same."""
         advice = "what was stored stays; see orders deliveries --failed, then orders retry --all"
         if isinstance(error, StoreError):
             advice = "what was stored stays; the delivery was not recorded and is still pending"
