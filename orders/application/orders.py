@@ -73,7 +73,8 @@ class UnitOrders:
         """Put `order`, new or changed, under the unit: its events are stored with it.
 
         Raises:
-            OrdersError: another copy of the order is under the unit.
+            WrongPayload: it is no Order, or another copy of it is under the unit.
+            OrdersError: no unit is open.
         """
         self._uow.add(order)
 

@@ -111,6 +111,8 @@ class UnitOfWork:
 
     def add(self, order: Order) -> None:
         """Put `order` under the unit; see `UnitOrders.add`."""
+        if not isinstance(order, Order):
+            raise WrongPayload(f"{type(order).__name__} is no Order; add what `get` returned")
         if self.unit.add(order):
             self._announce(Added, [order.id])
 

@@ -88,7 +88,7 @@ class MessageBus:
             WrongPayload: `command` is not a command with a topic.
             DuplicateHandler: the command has a handler already.
             UnsuppliedParameter: the handler asks for something that nothing supplies.
-            WiringError: the handler is asynchronous or a generator.
+            WiringError: the handler cannot be called, is asynchronous or a generator.
         """
         if not (isinstance(command, type) and issubclass(command, Command) and command.topic):
             raise WrongPayload(f"{command!r} is no command with a topic; only those are handled")
@@ -118,10 +118,12 @@ class MessageBus:
             WrongPayload: `target` is neither a topic nor a class of events.
             DuplicateSubscriber: another handler goes by this name.
             UnsuppliedParameter: the handler asks for something that nothing supplies.
-            WiringError: the name is not stable or not printable, or the handler is asynchronous
-                or a generator.
+            WiringError: the name is not stable or not printable, the priority is no number, or
+                the handler cannot be called, is asynchronous or a generator.
         """
         check_target(target)
+        if not isinstance(priority, int):
+            raise WiringError(f"{priority!r} is no priority; give a whole number")
         with self._lock:  # or another thread could keep what it found before
             subscriber = self._subscriber(handler, name)
             self._subscriptions.append(Subscription(target, subscriber, priority))
@@ -283,7 +285,10 @@ class MessageBus:
         """Bind the dependencies that `handler` names after its first parameter, the message."""
         check_synchronous(handler)
         name = display_name(handler)
-        parameters = list(signature(handler).parameters.values())
+        try:
+            parameters = list(signature(handler).parameters.values())
+        except (TypeError, ValueError) as error:
+            raise WiringError(f"{handler!r} cannot be a handler: {error}") from error
         takes_message = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
         if not parameters or parameters[0].kind not in (*takes_message, Parameter.VAR_POSITIONAL):
             raise WiringError(f"{name} must take the message as its first parameter")

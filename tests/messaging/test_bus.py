@@ -493,6 +493,21 @@ def test_a_handler_must_take_the_message_first(bus, handler):
         bus.subscribe(BoxPacked, handler, name="handler")
 
 
+@pytest.mark.parametrize("handler", [5, None, "fails", dict, PackBox()])
+def test_what_cannot_be_called_with_a_message_is_refused(bus, handler):
+    with pytest.raises(WiringError):
+        bus.register(PackBox, handler)
+    with pytest.raises(WiringError):
+        bus.subscribe(BoxPacked, handler, name="handler")
+
+
+@pytest.mark.parametrize("priority", ["first", None, 1.5])
+def test_a_priority_is_a_whole_number(bus, priority):
+    with pytest.raises(WiringError, match="is no priority; give a whole number"):
+        bus.subscribe(BoxPacked, fails, priority=priority)
+    bus.publish(BoxPacked())
+
+
 def test_the_error_of_a_wrong_wiring_is_a_wiring_error():
     for kind in (UnknownTopic, NoHandler, DuplicateHandler, DuplicateSubscriber, WrongPayload):
         assert issubclass(kind, WiringError)
