@@ -27,6 +27,7 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 from rich.text import Text
+from rich.theme import Theme
 from rich.tree import Tree
 
 from ..application.notifications import Notice
@@ -45,7 +46,8 @@ SHORT_ID = 8  # characters of an id that a table shows; any unambiguous beginnin
 
 def show(*renderables: RenderableType, stderr: bool = False) -> None:
     """Draw on standard output, or standard error."""
-    console = Console(highlight=False, markup=False, emoji=False, stderr=stderr)
+    theme = Theme({"markdown.code": "cyan"})  # else it is on black, whatever the terminal's ground
+    console = Console(highlight=False, markup=False, emoji=False, stderr=stderr, theme=theme)
     for renderable in renderables:
         console.print(renderable)
 
@@ -58,6 +60,13 @@ def notice_panel(notice: Notice) -> RenderableType:
     return Panel(
         content, title=_text(notice.title), title_align="left", border_style="green", expand=False
     )
+
+
+def page(text: str) -> RenderableType:
+    """Draw Markdown of our own."""
+    from rich.markdown import Markdown  # noqa: PLC0415 - 50 ms that only `explain` has to pay
+
+    return Markdown(text, code_theme="ansi_dark")  # in the terminal's own colours
 
 
 def order_table(orders: Sequence[OrderState]) -> RenderableType:
