@@ -174,7 +174,7 @@ class Runner(ABC):
 
     @abstractmethod
     def wake(self) -> None:
-        """Tell the followers, in declared order, that the log has grown."""
+        """Let the followers know, in declared order, that the log has grown."""
 
     @abstractmethod
     def _run(self) -> None:

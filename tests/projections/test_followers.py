@@ -53,7 +53,7 @@ class StockTaken(Event, frozen=True):
 
 
 class Choking(Counting):
-    """Fails in the midst of an order with a bone, until told not to."""
+    """Fails in the midst of an order with a bone, until it is switched off."""
 
     def __init__(self):
         super().__init__()
@@ -101,6 +101,14 @@ def sold(app):
 
 def times(follower):
     return dict(follower.projection.ranking())
+
+
+@pytest.fixture
+def app(request, sales):
+    """The order system in memory; on files where the test looks at those."""
+    where = request.getfixturevalue("data") if "data" in request.fixturenames else ":memory:"
+    with bootstrap(where, notifier=sales) as app:
+        yield app
 
 
 @pytest.fixture
@@ -501,8 +509,8 @@ def test_a_policy_that_keeps_up_after_every_command_is_as_one_that_never_stops(
     for number in range(40):
         place(app, f"item {number % 4}", "x" * 400)
         Follower(app.store, Bestseller, app.deliveries).keep_up(at_any_cost=at_any_cost)
-    told = [notice.items[0] for notice in sales.notices if notice.title.startswith("Bestseller")]
-    assert told == ["x" * 400, *(f"item {number}" for number in range(4))]
+    said = [notice.items[0] for notice in sales.notices if notice.title.startswith("Bestseller")]
+    assert said == ["x" * 400, *(f"item {number}" for number in range(4))]
 
 
 def test_a_policy_that_keeps_up_seldom_misses_nothing(app, sales):
@@ -511,8 +519,8 @@ def test_a_policy_that_keeps_up_seldom_misses_nothing(app, sales):
         if number % 7 == 6:
             Follower(app.store, Bestseller, app.deliveries).keep_up(at_any_cost=number % 2 == 0)
     Follower(app.store, Bestseller, app.deliveries).keep_up(at_any_cost=True)
-    told = [notice.items for notice in sales.notices if notice.title.startswith("Bestseller")]
-    assert sorted(told) == [("item 0",), ("item 1",)]
+    said = [notice.items for notice in sales.notices if notice.title.startswith("Bestseller")]
+    assert sorted(said) == [("item 0",), ("item 1",)]
 
 
 class Stocktaker(Policy):
@@ -563,7 +571,7 @@ def write(data, name, orders):
 
 
 def save_again_and_again(data, stop):
-    """Follow, each time anew or as before, and keep, until told to stop."""
+    """Follow, each time anew or as before, and keep, until it is to stop."""
     with open_app(data) as app:
         follower = Follower(app.store, Counting)
         for number in count():
@@ -632,7 +640,7 @@ def test_a_writer_is_not_kept_waiting_by_who_folds(app, data):
 
 def test_a_store_that_stays_locked_is_an_error_and_changes_nothing(busy, data):
     follower = followed(busy)
-    settings = Settings(data, lock_timeout=0.0)
+    settings = Settings(data, lock_timeout=0.05)
     with bootstrap(settings=settings, notifier=Quiet()) as impatient:
         waiting = followed(impatient)
         with busy.store.log.writing(), pytest.raises(StoreBusy):

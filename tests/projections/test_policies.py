@@ -425,7 +425,7 @@ def test_a_retry_that_cannot_fold_what_the_policy_knew_fails_again(app):
 
 
 class Refusing(MemoryStore):
-    """Has no room for reactions."""
+    """Has no space left for reactions."""
 
     def commit(self, commit):
         if commit.reactions:
@@ -508,13 +508,13 @@ def test_a_notice_is_given_and_recorded_once_whatever_point_it_is_killed_at(
     for nth in count(1):
         data, kind, other = fresh_copy(), RUNNERS[(nth + turn) % 2], RUNNERS[(nth + turn + 1) % 2]
         code = fork(place_the_tenth, data, kind, f"{point}@{nth}").wait()
-        told, _, records = state(data, Bestseller)
+        given, _, records = state(data, Bestseller)
         with opened(data) as app:
             heard = [d.status for d in deliveries(app, "bestseller_found")].count("done")
-        assert heard <= told <= records <= 1, "what is told was decided before"
+        assert heard <= given <= records <= 1, "what is said was decided before"
         assert fork(place_the_tenth, data, other).wait() == 0
         # who dies between the notice and its record has said what nobody knows of
-        assert state(data, Bestseller) == (told + 1 - heard, 0, 1)
+        assert state(data, Bestseller) == (given + 1 - heard, 0, 1)
         if code == 0:
             break  # it is not reached so often
         assert code == KILLED
@@ -550,9 +550,9 @@ def test_a_crash_at_every_point_one_after_the_other_repeats_no_reaction(
     codes = {fork(act, data, kind, point).wait() for point in POINTS}
     assert codes <= {0, KILLED}
     assert fork(act, data, kind).wait() == 0
-    told, paper, records = state(data, policy)
+    heard, paper, records = state(data, policy)
     assert records == 1
-    assert (paper, told >= 1) == ((1, False) if policy is Restocker else (0, True))
+    assert (paper, heard >= 1) == ((1, False) if policy is Restocker else (0, True))
 
 
 def test_who_is_killed_right_before_it_saves_does_not_repeat_what_it_did(fresh_copy, fork):

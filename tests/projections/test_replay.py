@@ -1,4 +1,4 @@
-"""`replay`: what is kept is made anew from the log, what differs is said, nobody is told again.
+"""`replay`: what is kept is made anew from the log, what differs is said, nobody is notified again.
 
 And the policies that the command line runs, whose reactions no replay repeats or forgets.
 """
@@ -319,9 +319,9 @@ def test_what_a_policy_has_yet_to_react_to_is_said_and_made_up_for(tool, send):
     assert text.endswith("has not run yet; orders checkpoint has it do so")
     assert "bestseller" not in tool("trace", order_ids[8]).stdout
     assert reactions(tool) == []
-    mended = tool("doctor", "--repair")
-    assert "Repaired: had bestseller react to 1 event." in mended.stderr
-    assert re.search(BESTSELLER.format(order_ids[9]), mended.stderr)
+    repaired = tool("doctor", "--repair")
+    assert "Repaired: had bestseller react to 1 event." in repaired.stderr
+    assert re.search(BESTSELLER.format(order_ids[9]), repaired.stderr)
     assert "bestseller" not in tool("doctor").stdout
     assert len(reactions(tool)) == 1
 
@@ -410,18 +410,18 @@ def test_a_policy_whose_news_cannot_be_printed_does_not_make_the_order_fail(
 
 def test_a_terminal_that_reacts_while_another_one_does_leaves_one_reaction(send, data, tool):
     order_ids = send(*(PlaceOrder(("rope",)) for _ in range(10)))
-    told = []
+    shown = []
 
     class Slow:
         def notify(self, notice):
-            told.append(notice.title)
-            told.append(tool("ship", order_ids[0]).stderr)  # which reacts, and is quicker
+            shown.append(notice.title)
+            shown.append(tool("ship", order_ids[0]).stderr)  # which reacts, and is quicker
 
     with bootstrap(data, notifier=Slow()) as app, SingleThreadedRunner(app, [Bestseller]):
         pass
-    assert "Bestseller" in told[0]
-    assert "Bestseller" not in told[1]
-    assert len(told) == 2
+    assert "Bestseller" in shown[0]
+    assert "Bestseller" not in shown[1]
+    assert len(shown) == 2
     assert len(reactions(tool)) == 1
 
 

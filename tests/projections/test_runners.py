@@ -166,7 +166,7 @@ def file_job(command, *, uow):
 
 
 class Failing(ItemSales):
-    """Fails in the midst of an order with a bone, as long as its class is told to."""
+    """Fails in the midst of an order with a bone, as long as its class says so."""
 
     fails = False
 
@@ -232,6 +232,14 @@ def damage(log):
 @pytest.fixture(params=RUNNERS)
 def kind(request):
     return request.param
+
+
+@pytest.fixture
+def app(request):
+    """The order system in memory; on files where the test looks at those."""
+    where = request.getfixturevalue("data") if "data" in request.fixturenames else ":memory:"
+    with bootstrap(where, notifier=Quiet()) as app:
+        yield app
 
 
 @pytest.fixture
@@ -518,14 +526,14 @@ def test_to_be_woken_without_news_does_nothing(kind, app, data):
     with kind(app, [Listed]) as runner:
         place(app)
     kept = data / "projections" / "listed.json"
-    before, size = kept.stat().st_ino, app.store.log_path.stat().st_size
+    before, size = kept.stat().st_ino, (data / "events.jsonl").stat().st_size
     with kind(app, [Listed]) as runner:
         for _ in range(20):
             runner.wake()
         settle(app, runner)
         assert runner.get(Listed).ids == ids(app)  # which refuses an event that it has seen
     assert kept.stat().st_ino == before
-    assert app.store.log_path.stat().st_size == size
+    assert (data / "events.jsonl").stat().st_size == size
 
 
 # Others
@@ -786,7 +794,7 @@ def test_a_follower_that_cannot_be_made_does_not_stop_one_of_its_name(kind, app)
 # Errors while pulling
 
 
-def test_a_damaged_log_is_named_and_resumed_at_once_it_is_mended(kind, data):
+def test_a_damaged_log_is_named_and_resumed_at_once_it_is_repaired(kind, data):
     with open_app(data) as app:
         place(app)
         with kind(app, [ItemSales, OrdersADay]):
@@ -810,17 +818,19 @@ def test_a_damaged_log_is_named_and_resumed_at_once_it_is_mended(kind, data):
         assert runner.get(ItemSales).ranking() == [("rope", 3)]
 
 
-def test_a_log_that_is_damaged_meanwhile_stops_the_followers_and_the_runner_can_stop(kind, app):
+def test_a_log_that_is_damaged_meanwhile_stops_the_followers_and_the_runner_can_stop(
+    kind, app, data
+):
     runner = kind(app, [ItemSales])
     runner.start()
     place(app)
     settle(app, runner)
-    whole = damage(app.store.log_path)
+    whole = damage(data / "events.jsonl")
     with pytest.raises(FollowerError, match="failed pulling: LogDamaged"):
         runner.watch_for_errors(TIMEOUT)
     with pytest.raises(FollowerError, match="failed pulling: LogDamaged"):
         runner.stop()
-    app.store.log_path.write_bytes(whole)
+    (data / "events.jsonl").write_bytes(whole)
     with runner:
         place(app)
         settle(app, runner)
@@ -861,12 +871,13 @@ def test_a_thread_that_dies_of_whatever_is_an_error_of_its_follower(app):
 
 
 @pytest.mark.parametrize("harm", ["removed", "cut"])
-def test_a_log_that_is_taken_away_is_an_error_of_those_who_follow_it(harm, kind, app):
+def test_a_log_that_is_taken_away_is_an_error_of_those_who_follow_it(harm, kind, app, data):
     runner = kind(app, [ItemSales])
     runner.start()
     place(app)
     settle(app, runner)
-    app.store.log_path.unlink() if harm == "removed" else os.truncate(app.store.log_path, 300)
+    log = data / "events.jsonl"
+    log.unlink() if harm == "removed" else os.truncate(log, 300)
     with pytest.raises(FollowerError, match="item-sales failed pulling"):
         runner.watch_for_errors(TIMEOUT)
     with pytest.raises(FollowerError, match="pulling"):
@@ -929,7 +940,7 @@ with bootstrap(sys.argv[1], notifier=Quiet()) as app:
 """
 
 
-def test_once_the_cause_is_mended_a_follower_resumes_and_folds_nothing_twice(kind, app, failing):
+def test_once_the_cause_is_gone_a_follower_resumes_and_folds_nothing_twice(kind, app, failing):
     runner = kind(app, [failing, Listed])
     failing.fails = False
     with runner:
@@ -1046,10 +1057,10 @@ def test_what_the_block_raised_wins_over_the_errors_of_followers(kind, app, fail
         pass
 
 
-def test_what_the_block_raised_wins_over_a_damaged_log(kind, app):
+def test_what_the_block_raised_wins_over_a_damaged_log(kind, app, data):
     with pytest.raises(Bad, match="mine"), kind(app, [ItemSales]):
         place(app)
-        damage(app.store.log_path)
+        damage(data / "events.jsonl")
         raise Bad("mine")
 
 
@@ -1072,7 +1083,9 @@ def test_a_reaction_inside_an_open_unit_of_work_is_not_undone_with_it(app, data)
     assert len(reacted(app, "shipper")) == 1
 
 
-def test_a_runner_that_is_stopped_inside_an_open_unit_of_work_does_not_wait_for_ever(kind, app):
+def test_a_runner_that_is_stopped_inside_an_open_unit_of_work_does_not_wait_for_ever(
+    kind, app, data
+):
     """In one thread nothing can be processed there: to say so is as good as to stop."""
     runner = kind(app, [ItemSales])
     runner.start()
@@ -1081,7 +1094,7 @@ def test_a_runner_that_is_stopped_inside_an_open_unit_of_work_does_not_wait_for_
         with suppress(OrdersError), app.uow():
             runner.stop()
 
-    with open_app(app.store.directory) as other:
+    with open_app(data) as other:
         place(other)
     stopper = Thread(target=stop, daemon=True)
     stopper.start()
@@ -1183,7 +1196,7 @@ def test_who_stops_a_runner_waits_for_the_thread_that_is_in_the_midst_of_it(two_
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    """A store with more than 20,000 events, whose notices are still owed."""
+    """A store with more than 20,000 events, whose notices are still pending."""
     data = tmp_path_factory.mktemp("many") / "store"
     chance, events = random.Random(20261121), 0
     with open_app(data) as app:
