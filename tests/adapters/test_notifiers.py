@@ -2,7 +2,9 @@
 
 import email
 import email.policy
+import errno
 import json
+import os
 import resource
 import signal
 import socket
@@ -219,6 +221,16 @@ def test_a_notice_that_does_not_fit_on_the_disk_leaves_no_part_of_it(tmp_path, f
 
     assert fork(notify).wait() == 0
     assert path.read_text() == TEXT
+
+
+def test_a_notice_that_cannot_be_synced_has_not_been_delivered(tmp_path, monkeypatch):
+    def fail(_descriptor):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(NoticeRefused, match="Input/output error"):
+        open_notifier(f"file:{tmp_path}/notices").notify(NOTICE)
+    assert (tmp_path / "notices").read_bytes() == b""
 
 
 def test_eight_processes_mix_no_notices(tmp_path, fork):
