@@ -1,6 +1,11 @@
 """Run the tool as ``python -m orders``."""
 
-from .cli import main
+import sys
+
+try:
+    from .cli import main
+except KeyboardInterrupt:  # between the guards of `orders` and `orders.cli`
+    sys.exit(130)
 
 if __name__ == "__main__":
     main()
