@@ -10,6 +10,8 @@ from threading import Event as Flag
 from typing import ClassVar
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from orders import (
@@ -29,6 +31,7 @@ from orders import (
 )
 from orders.adapters.files.disk import Disk
 from orders.adapters.files.store import FilesStore
+from orders.application.notifications import NullNotifier
 from orders.application.store import Filter
 from orders.domain.events import Added, Committed, RolledBack, UnitEvent
 from orders.errors import (
@@ -324,6 +327,62 @@ def test_a_unit_can_follow_one_that_failed(app):
     with app.uow() as uow:
         uow.orders.add(an_order())
     assert app.orders.count() == 1
+
+
+class Model:
+    """What a unit of work should come to: a copy is a savepoint, to go back is to drop it."""
+
+    def __init__(self, statuses, events):
+        self.statuses, self.events = dict(statuses), list(events)
+
+    def play(self, app, steps):
+        """Do each step in the innermost unit of `app` and here."""
+        for number, (step, argument) in enumerate(steps):
+            with app.uow() as uow:
+                if step == "add":
+                    order = an_order()
+                    uow.orders.add(order)
+                    self.statuses[order.id] = "placed"
+                elif step == "ship":
+                    order_id = list(self.statuses)[argument % len(self.statuses)]
+                    if self.statuses[order_id] == "placed":
+                        uow.orders.get(order_id).ship()
+                        self.statuses[order_id] = "shipped"
+                elif step in {"emit", "reject"}:
+                    text = f"{number} {step} {argument}"
+                    uow.emit(CrateFilled(text) if step == "emit" else OrderRejected(reason=text))
+                    self.events.append(text)
+            if step in {"succeed", "fail"}:
+                self.play_block(app, argument, fails=step == "fail")
+
+    def play_block(self, app, steps, *, fails):
+        inner = Model(self.statuses, self.events)
+        with suppress(Refusal), app.uow():
+            inner.play(app, steps)
+            if fails:
+                raise Refusal
+        kept = self.events + [e for e in inner.events[len(self.events) :] if "reject" in e]
+        self.events = kept if fails else inner.events
+        self.statuses = self.statuses if fails else inner.statuses
+
+
+changes = st.tuples(st.sampled_from(["add", "ship", "emit", "reject"]), st.integers(0, 9))
+blocks = st.recursive(
+    st.lists(changes, max_size=4),
+    lambda inner: st.lists(changes | st.tuples(st.sampled_from(["succeed", "fail"]), inner)),
+    max_leaves=8,
+)
+
+
+@given(blocks, st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_units_nested_in_any_way_store_what_succeeded_and_what_survives(steps, fails):
+    with bootstrap(":memory:", notifier=NullNotifier()) as app:
+        model = Model({app.bus.send(place()): "placed"}, [])
+        model.play_block(app, steps, fails=fails)
+        found = [m for m in messages(app) if isinstance(m, CrateFilled | OrderRejected)]
+        assert {state.id: state.status for state in app.orders.list()} == model.statuses
+        assert [getattr(m, "crate", None) or m.reason for m in found] == model.events
 
 
 # Surviving a rollback
