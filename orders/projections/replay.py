@@ -57,7 +57,7 @@ def replay(
         verdict = "different" if differences else "equal" if is_kept else "nothing"
         if keep and damage:  # a policy begins anew; the log knows what it has reacted to
             store.save(rebuilt.name, Snapshot(rebuilt.cursor, rebuilt.projection.documents()))
-        elif keep:
+        elif keep and verdict != "equal":
             rebuilt.save()
         yield Replayed(rebuilt.name, damage or verdict, differences)
 
