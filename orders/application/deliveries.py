@@ -150,6 +150,7 @@ class Deliveries:
             with self.bus.handling_of(event), self._uow.begin():  # which it cannot leave open
                 subscriber.run(event)
         except KeyboardInterrupt:
+            self._store.release()  # what waits behind this event
             raise
         except BaseException as error:  # noqa: BLE001 - subscribers are strangers
             self.bus.report(subscriber, event, error)

@@ -226,6 +226,23 @@ def test_a_subscriber_of_what_is_not_recorded_cannot_leave_a_unit_open(app, fail
     assert [(name, type(error)) for name, _, error in failures] == [("leak", WiringError)]
 
 
+def test_ctrl_c_in_a_subscriber_of_what_is_not_recorded_leaves_the_rest_to_whoever_comes(
+    app, sales
+):
+    def order_more(event, *, bus):
+        bus.send(place(event.shelf))
+
+    def interrupt(event):
+        raise KeyboardInterrupt
+
+    app.bus.subscribe(ShelfEmptied, order_more, name="order_more")
+    app.bus.subscribe(ShelfEmptied, interrupt, name="interrupt")
+    with pytest.raises(KeyboardInterrupt):
+        app.bus.publish(ShelfEmptied("carpets"))
+    assert (app.orders.count(), sales.notices) == (1, [])
+    assert app.deliveries.recover() == len(sales.notices) == 1
+
+
 def test_what_a_subscriber_of_what_is_not_recorded_stores_is_stored_whole_or_not(app, failures):
     def fill(event, *, uow):
         uow.emit(ShelfEmptied("half"))
