@@ -719,7 +719,7 @@ def test_another_copy_in_an_inner_unit_is_refused(app, placed):
             uow.orders.add(app.orders.get(placed))
 
 
-@pytest.mark.parametrize("wrong", [an_order().state, an_order().id, [an_order()], None])
+@pytest.mark.parametrize("wrong", [an_order().state, "an id", [an_order()], None])
 def test_what_is_no_order_is_refused_and_the_next_unit_is_stored(app, wrong):
     with pytest.raises(WrongPayload, match="is no Order; add what `get`"), app.uow() as uow:
         uow.orders.add(wrong)
