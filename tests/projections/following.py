@@ -1,4 +1,4 @@
-"""What the tests of runners share: events, projections, policies, and how to wait for them."""
+"""What the tests of followers share: events, projections, policies, and how to wait for them."""
 
 from collections import Counter
 from typing import ClassVar
@@ -83,13 +83,24 @@ class Listed(Seeing):
 
 
 class Shipper(Seeing):
-    """Ships what is placed."""
+    """Ships what is placed, but for paper; nothing can be shipped twice."""
 
     name = "shipper"
     follow = (OrderCreated,)
 
     def react(self, event):
-        yield ShipOrder(event.order_id)
+        if event.items != ("paper",):
+            yield ShipOrder(event.order_id)
+
+
+class Restocker(Seeing):
+    """Orders paper, without a key, whenever something is shipped."""
+
+    name = "restocker"
+    follow = (OrderShipped,)
+
+    def react(self, event):
+        yield PlaceOrder(("paper",))
 
 
 class Ringer(Seeing):
@@ -161,10 +172,19 @@ def ids(app, kind=Event):
     return [event.id for event in stored(app, kind)]
 
 
+def deliveries(app, name):
+    """What the log says of a policy's reactions, or a subscriber's runs."""
+    found = (delivery for record in app.store.read() for delivery in record.deliveries)
+    return [delivery for delivery in found if delivery.subscriber == name]
+
+
 def reacted(app, name):
     """The ids of the events that a policy has reacted to, each as often as the log says so."""
-    found = (delivery for record in app.store.read() for delivery in record.deliveries)
-    return [delivery.event for delivery in found if delivery.subscriber == name]
+    return [delivery.event for delivery in deliveries(app, name)]
+
+
+def bestsellers(sales):
+    return [notice for notice in sales.notices if notice.title.startswith("Bestseller")]
 
 
 def sold(app):

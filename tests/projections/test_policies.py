@@ -1,19 +1,21 @@
-"""Policies react once to what they have seen, whatever crashes and whoever else is at it."""
+"""Policies react once to what they have seen, and are stopped by no failure."""
 
-import os
-import random
-import shutil
-import signal
 from asyncio import CancelledError
-from collections import Counter
-from contextlib import contextmanager
-from itertools import count, islice
 from typing import ClassVar
 
 import pytest
-from hypothesis import given
-from hypothesis import settings as limits
-from hypothesis import strategies as st
+from following import (
+    RUNNERS,
+    Restocker,
+    Seeing,
+    Shipper,
+    bestsellers,
+    deliveries,
+    place,
+    reacted,
+    settle,
+    stored,
+)
 
 from orders import (
     CancelOrder,
@@ -22,24 +24,14 @@ from orders import (
     OrderCreated,
     OrderShipped,
     PlaceOrder,
-    Settings,
     ShipOrder,
     bootstrap,
 )
-from orders.adapters.files.faults import POINTS
 from orders.adapters.memory import MemoryStore
 from orders.application.deliveries import RETRIES
-from orders.domain.commands import RecordBestseller
 from orders.errors import EndlessLoop, FollowerError, NotStored
 from orders.messaging.message import MAX_HOPS
-from orders.projections.follower import Follower, waiting_for
-from orders.projections.policy import Policy
-from orders.projections.runners import MultiThreadedRunner, SingleThreadedRunner
 from orders.projections.shipped import Bestseller
-
-KILLED = -signal.SIGKILL
-RUNNERS = (SingleThreadedRunner, MultiThreadedRunner)
-NEEDS_A_TORN_LOG = ("before-truncate", "after-truncate")
 
 
 class BallHit(Event, frozen=True, kw_only=True):
@@ -56,83 +48,6 @@ class HitBall(Command, frozen=True, kw_only=True):
     left: int | None = None
 
 
-class Listed(Policy):
-    """Notes the events that it was given."""
-
-    columns: ClassVar = {"seen": ("event", "number")}
-
-    def apply(self, event):
-        seen = self.tables["seen"]
-        seen[event.id] = len(seen)
-
-
-class Shipper(Listed):
-    """Ships every order as it comes, but for paper; none can be shipped twice."""
-
-    name = "shipper"
-    follow = (OrderCreated,)
-
-    def react(self, event):
-        if event.items != ("paper",):
-            yield ShipOrder(event.order_id)
-
-
-class Restocker(Listed):
-    """Orders paper, without a key, whenever something is shipped."""
-
-    name = "restocker"
-    follow = (OrderShipped,)
-
-    def react(self, event):
-        yield PlaceOrder(("paper",))
-
-
-class FileSales:
-    """A notifier whose notices outlive it: a line each in a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def notify(self, notice):
-        with self.path.open("a") as file:
-            file.write(f"{notice.title.partition(',')[0]} {notice.items}\n")
-
-    def count(self, title="Bestseller"):
-        text = self.path.read_text() if self.path.exists() else ""
-        return sum(line.startswith(title) for line in text.splitlines())
-
-
-def place(app, *items):
-    return app.bus.send(PlaceOrder(items or ("rope",)))
-
-
-def bestsellers(sales):
-    return [notice for notice in sales.notices if notice.title.startswith("Bestseller")]
-
-
-def deliveries(app, name):
-    """What the log says of a policy's reactions."""
-    found = (delivery for record in app.store.read() for delivery in record.deliveries)
-    return [delivery for delivery in found if delivery.subscriber == name]
-
-
-def reacted(app, name):
-    """The ids of the events that a policy has reacted to, each as often as the log says so."""
-    return [delivery.event for delivery in deliveries(app, name)]
-
-
-def stored(app, kind):
-    found = (message for record in app.store.read() for message in record.messages)
-    return [message for message in found if isinstance(message, kind)]
-
-
-def settle(app, runner):
-    """Wait until the followers have processed what is stored, and what they store in turn."""
-    end = None
-    while end != (now := app.store.head()):
-        runner.wait(end := now, 60)
-
-
 @pytest.fixture(params=RUNNERS)
 def kind(request):
     return request.param
@@ -147,126 +62,6 @@ def app(sales, failures):
 
     with bootstrap(":memory:", notifier=sales, on_failure=note) as app:
         yield app
-
-
-# Bestseller, without a log
-
-
-def news(*orders):
-    """What the policy makes of orders of these items: (number of the order, item, times)."""
-    policy, found = Bestseller(), []
-    for number, items in enumerate(orders, start=1):
-        event = OrderCreated(order_id=str(number), items=tuple(items))
-        policy.apply(event)
-        found += [(int(c.order_id), c.item, c.times) for c in policy.react(event)]
-    return found
-
-
-def test_the_tenth_order_of_an_item_is_news_and_no_other():
-    assert news(*[["rope"]] * 40) == [(10, "rope", 10)]
-
-
-def test_nine_orders_are_no_news():
-    assert news(*[["rope"]] * 9) == []
-
-
-def test_an_order_that_takes_an_item_from_nine_past_ten_is_news_once():
-    assert news(*[["rope"]] * 9, ["rope", "rope"], ["rope"]) == [(10, "rope", 11)]
-
-
-def test_one_order_may_make_several_bestsellers_each_of_them_once():
-    assert news(["rope"] * 12 + ["lamp"] * 9 + ["carpet"] * 10) == [
-        (1, "rope", 12),
-        (1, "carpet", 10),
-    ]
-
-
-@limits(max_examples=60, deadline=None, database=None)
-@given(st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=6), max_size=25))
-def test_whatever_is_ordered_an_item_is_news_once_and_when_it_reaches_ten(orders):
-    total = Counter(item for items in orders for item in items)
-    found = news(*orders)
-    assert Counter(item for _, item, _ in found) == {i: 1 for i, n in total.items() if n >= 10}
-    for number, item, times in found:
-        until = sum(items.count(item) for items in orders[:number])
-        assert until == times
-        assert until - orders[number - 1].count(item) < 10 <= until
-
-
-# Bestseller, with a log
-
-
-def test_sales_get_one_notice_when_an_item_is_ordered_for_the_tenth_time(kind, app, sales):
-    with kind(app, [Bestseller]) as runner:
-        ids = [place(app, "lamp", "rope") if n == 9 else place(app, "rope") for n in range(25)]
-        settle(app, runner)
-    (notice,) = bestsellers(sales)
-    assert (notice.order_id, notice.items) == (ids[9], ("rope",))
-    assert notice.title == "Bestseller, ordered 10 times"
-    assert len(sales.notices) == 26
-
-
-def test_cancelled_orders_do_not_count_back(kind, app, sales):
-    with kind(app, [Bestseller]) as runner:
-        for _ in range(12):
-            app.bus.send(CancelOrder(place(app)))
-        settle(app, runner)
-    assert len(bestsellers(sales)) == 1
-
-
-def test_a_policy_that_is_added_later_reacts_to_what_was_before_once(kind, app, sales):
-    for _ in range(12):
-        place(app)
-    for _ in range(2):
-        with kind(app, [Bestseller]) as runner:
-            settle(app, runner)
-        assert len(bestsellers(sales)) == 1
-
-
-@pytest.mark.parametrize("times", [9, 10, 25])
-def test_the_snapshots_deletion_does_not_repeat_a_notice(times, kind, sales, data):
-    with bootstrap(data, notifier=sales) as app:
-        for number in range(times):
-            with kind(app, [Bestseller]):
-                place(app)
-            if number % 3 == 2:
-                shutil.rmtree(data / "projections")
-        assert len(bestsellers(sales)) == (times >= 10)
-        assert len(deliveries(app, "bestseller")) == (times >= 10)
-
-
-def test_an_older_snapshot_put_back_does_not_repeat_a_notice(kind, app, sales):
-    with kind(app, [Bestseller]):
-        for _ in range(9):
-            place(app)
-    older = app.store.load("bestseller")
-    for _ in range(3):
-        with kind(app, [Bestseller]):
-            place(app)
-        app.store.save("bestseller", older)
-    assert len(bestsellers(sales)) == 1
-
-
-def test_a_follower_that_does_not_react_only_folds(app, sales):
-    for _ in range(10):
-        place(app)
-    follower = Follower(app.store, Bestseller)
-    follower.load()
-    follower.catch_up()
-    assert follower.projection.tables == {"ordered": {"rope": 10}}
-    assert follower.waiting == waiting_for(app.store, Bestseller) == stored(app, OrderCreated)[9:]
-    assert bestsellers(sales) == deliveries(app, "bestseller") == []
-
-
-def test_the_command_line_tells_of_a_bestseller_once(tool, data):
-    said = []
-    for number in range(14):
-        run = tool("place", "rope")
-        assert run.returncode == 0
-        said.append("Bestseller" in run.stdout + run.stderr)
-        if number % 4 == 3:
-            shutil.rmtree(data / "projections", ignore_errors=True)
-    assert said == [number == 9 for number in range(14)]
 
 
 # The reaction and its record
@@ -310,7 +105,7 @@ def test_an_event_that_calls_for_nothing_is_not_recorded(kind, app):
     assert deliveries(app, "bestseller") == []
 
 
-class RestockAndShip(Listed):
+class RestockAndShip(Seeing):
     """Places an order, then ships one: where the latter is refused, nothing is placed."""
 
     name = "restock-and-ship"
@@ -444,272 +239,6 @@ def test_a_reaction_that_cannot_be_recorded_stops_the_policy_and_not_the_order(k
         assert sales.order_ids == [order_id]
 
 
-# Killed
-
-
-@contextmanager
-def opened(data, fault=None):
-    settings = Settings(data, fault=fault)
-    with bootstrap(settings=settings, notifier=FileSales(data.with_suffix(".txt"))) as app:
-        yield app
-
-
-@pytest.fixture
-def fresh_copy(tmp_path):
-    """Return directories of stores that are alike: nine orders, and what the policies made."""
-    template, numbers = tmp_path / "template", count()
-    with opened(template) as app, SingleThreadedRunner(app, [Bestseller, Restocker]):
-        for _ in range(9):
-            place(app)
-
-    def copy():
-        data = tmp_path / f"store-{next(numbers)}"
-        shutil.copytree(template, data)
-        return data
-
-    return copy
-
-
-def place_the_tenth(data, kind, fault=None):
-    with opened(data, fault) as app, kind(app, [Bestseller]):
-        app.deliveries.recover()  # as every command does
-        if app.orders.count() < 10:
-            place(app)
-
-
-def ship_the_first(data, kind, fault=None):
-    """Ship an order, of which the policy makes another one."""
-    with opened(data, fault) as app, kind(app, [Restocker]):
-        if not stored(app, OrderShipped):
-            app.bus.send(ShipOrder(app.orders.list()[-1].id))
-
-
-def state(data, policy):
-    """How many bestsellers sales heard of, how much paper was ordered, how many records."""
-    with opened(data) as app:
-        paper = sum(order.items == ("paper",) for order in app.orders.list())
-        records = deliveries(app, policy.name)
-        assert all(record.status == "done" for record in records)
-        return FileSales(data.with_suffix(".txt")).count(), paper, len(records)
-
-
-at_every_point = pytest.mark.parametrize(
-    "point", [point for point in POINTS if point not in NEEDS_A_TORN_LOG]
-)
-# the runner that is killed, and the one that goes on, change places each time
-by_turns = pytest.mark.parametrize("turn", [0, pytest.param(1, marks=pytest.mark.long)])
-
-
-@by_turns
-@at_every_point
-def test_a_notice_is_given_and_recorded_once_whatever_point_it_is_killed_at(
-    point, turn, fresh_copy, fork
-):
-    for nth in count(1):
-        data, kind, other = fresh_copy(), RUNNERS[(nth + turn) % 2], RUNNERS[(nth + turn + 1) % 2]
-        code = fork(place_the_tenth, data, kind, f"{point}@{nth}").wait()
-        given, _, records = state(data, Bestseller)
-        with opened(data) as app:
-            heard = [d.status for d in deliveries(app, "bestseller_found")].count("done")
-        assert heard <= given <= records <= 1, "what is said was decided before"
-        assert fork(place_the_tenth, data, other).wait() == 0
-        # who dies between the notice and its record has said what nobody knows of
-        assert state(data, Bestseller) == (given + 1 - heard, 0, 1)
-        if code == 0:
-            break  # it is not reached so often
-        assert code == KILLED
-    assert nth > 1
-
-
-@by_turns
-@at_every_point
-def test_what_a_policy_stores_is_stored_once_whatever_point_it_is_killed_at(
-    point, turn, fresh_copy, fork
-):
-    for nth in count(1):
-        data, kind, other = fresh_copy(), RUNNERS[(nth + turn) % 2], RUNNERS[(nth + turn + 1) % 2]
-        code = fork(ship_the_first, data, kind, f"{point}@{nth}").wait()
-        _, paper, records = state(data, Restocker)
-        assert paper == records <= 1
-        assert fork(ship_the_first, data, other).wait() == 0
-        assert state(data, Restocker) == (0, 1, 1)
-        if code == 0:
-            break
-        assert code == KILLED
-    assert nth > 1
-
-
-@pytest.mark.parametrize("kind", RUNNERS)
-@pytest.mark.parametrize(
-    ("policy", "act"), [(Bestseller, place_the_tenth), (Restocker, ship_the_first)]
-)
-def test_a_crash_at_every_point_one_after_the_other_repeats_no_reaction(
-    policy, act, kind, fresh_copy, fork
-):
-    data = fresh_copy()
-    codes = {fork(act, data, kind, point).wait() for point in POINTS}
-    assert codes <= {0, KILLED}
-    assert fork(act, data, kind).wait() == 0
-    heard, paper, records = state(data, policy)
-    assert records == 1
-    assert (paper, heard >= 1) == ((1, False) if policy is Restocker else (0, True))
-
-
-def test_who_is_killed_right_before_it_saves_does_not_repeat_what_it_did(fresh_copy, fork):
-    def die(data):
-        with opened(data) as app:
-            runner = SingleThreadedRunner(app, [Restocker])
-            runner.start()
-            app.bus.send(ShipOrder(app.orders.list()[-1].id))
-            assert state(data, Restocker) == (0, 1, 1)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    data = fresh_copy()
-    assert fork(die, data).wait() == KILLED
-    assert fork(ship_the_first, data, SingleThreadedRunner).wait() == 0
-    assert state(data, Restocker) == (0, 1, 1)
-
-
-def keep_ordering(data, acknowledgements, kind):
-    with opened(data) as app, kind(app, [Bestseller, Shipper, Restocker]):
-        for number in count():
-            order_id = place(app, f"item {number % 3}")
-            os.write(acknowledgements, f"{order_id}\n".encode())
-
-
-@pytest.mark.parametrize("rounds", [8, pytest.param(100, marks=pytest.mark.long)])
-def test_followers_killed_at_random_moments_react_to_every_event_once(rounds, tmp_path, fork):
-    chance = random.Random(20261121)
-    data = tmp_path / "store"
-
-    def carry_on():
-        with opened(data) as app, SingleThreadedRunner(app, [Bestseller, Shipper, Restocker]):
-            pass
-
-    for round_ in range(rounds):
-        reading, writing = os.pipe()
-        child = fork(keep_ordering, data, writing, RUNNERS[round_ % 2])
-        os.close(writing)
-        with os.fdopen(reading, encoding="ascii") as lines:
-            assert len([*islice(lines, chance.randint(1, 12))]) >= 1
-            child.kill()
-            assert child.wait() == KILLED
-    assert fork(carry_on).wait() == 0
-    with opened(data) as app:
-        created = stored(app, OrderCreated)
-        asked = {event.id for event in created if event.items != ("paper",)}
-        assert sorted(reacted(app, "shipper")) == sorted(asked)
-        shipped = {event.id for event in stored(app, OrderShipped)}
-        assert sorted(reacted(app, "restocker")) == sorted(shipped)
-        assert len(created) - len(asked) == len(shipped) == len(asked)
-        ordered = Counter(item for event in created for item in event.items)
-        famous = sorted(item for item, times in ordered.items() if times >= 10)
-        assert sorted(c.item for c in stored(app, RecordBestseller)) == famous
-        assert len(reacted(app, "bestseller")) == len(famous) >= 1
-
-
-# Two at once
-
-
-def meet(ready, go):
-    """Say that we are here, and wait until the others are."""
-    os.write(ready, b".")
-    assert os.read(go, 1) == b"."
-
-
-@pytest.fixture
-def together(fork):
-    """Run a function in two processes that meet in its midst; returns their statuses."""
-
-    def run(function, *arguments):
-        (arrived, ready), (go, started) = os.pipe(), os.pipe()
-        children = [fork(function, *arguments, ready, go) for _ in range(2)]
-        os.close(ready)
-        both = os.read(arrived, 1) + os.read(arrived, 1)
-        os.write(started, b"..")
-        statuses = [child.wait() for child in children]
-        for end in (arrived, go, started):
-            os.close(end)
-        assert both == b".."
-        return statuses
-
-    return run
-
-
-def test_two_processes_with_one_policy_at_one_event_give_one_notice(together, data, send):
-    class Meeting(Bestseller):
-        def react(self, event):
-            for command in super().react(event):
-                meet(*ends)
-                yield command
-
-    def react(ready, go):
-        ends[:] = ready, go
-        with opened(data) as app, SingleThreadedRunner(app, [Meeting]):
-            pass
-
-    ends = []
-    send(*[PlaceOrder(("rope",))] * 12)
-    assert together(react) == [0, 0]
-    assert state(data, Bestseller)[0] == 1
-    with bootstrap(data) as app:
-        (record,) = deliveries(app, "bestseller")
-        assert record.status == "done"
-        assert len(stored(app, RecordBestseller)) == 1
-
-
-@pytest.mark.parametrize("policy", [Restocker, Shipper])
-def test_what_two_processes_make_of_one_event_is_stored_once(policy, together, data, send):
-    """The reaction of the second is taken back, or refused, for the first has reacted."""
-
-    class Meeting(policy):
-        def react(self, event):
-            meet(*ends)
-            return super().react(event)
-
-    def react(ready, go):
-        ends[:] = ready, go
-        with bootstrap(data) as app, SingleThreadedRunner(app, [Meeting]):
-            pass
-
-    ends = []
-    (order_id,) = send(PlaceOrder(("rope",)))
-    if policy is Restocker:
-        send(ShipOrder(order_id))
-    assert together(react) == [0, 0]
-    with bootstrap(data) as app:
-        assert len(deliveries(app, policy.name)) == 1
-        assert len(stored(app, OrderShipped)) == 1
-        assert len(app.orders.list()) == (2 if policy is Restocker else 1)
-
-
-def order_and_follow(data, number, kind, ready, go):
-    with opened(data) as app, kind(app, [Bestseller, Shipper]) as runner:
-        meet(ready, go)
-        for n in range(12):
-            place(app, f"{number} {n}", "rope")
-        settle(app, runner)
-
-
-def test_processes_that_follow_what_all_of_them_order_react_once_each_event(data, fork):
-    (arrived, ready), (go, started) = os.pipe(), os.pipe()
-    children = [
-        fork(order_and_follow, data, number, RUNNERS[number % 2], ready, go) for number in range(4)
-    ]
-    for _ in children:
-        assert os.read(arrived, 1) == b"."
-    os.write(started, b"....")
-    assert [child.wait() for child in children] == [0] * 4
-    for end in (arrived, ready, go, started):
-        os.close(end)
-    with opened(data) as app:
-        created = {event.id for event in stored(app, OrderCreated)}
-        assert len(created) == 48
-        assert sorted(reacted(app, "shipper")) == sorted(created)
-        assert {order.status for order in app.orders.list()} == {"shipped"}
-        assert len(reacted(app, "bestseller")) == len(stored(app, RecordBestseller)) == 1
-
-
 # Loops
 
 
@@ -718,7 +247,7 @@ def play(command, *, uow):
     uow.emit(BallHit(by=command.by, left=command.left))
 
 
-class Player(Listed):
+class Player(Seeing):
     follow = (BallHit,)
     other = ""
 
@@ -759,7 +288,7 @@ def test_stopping_waits_for_a_loop_to_end(kind, app):
 
 
 def test_an_endless_loop_between_followers_is_ended_and_others_see_all_of_it(kind, app):
-    class Umpire(Listed):
+    class Umpire(Seeing):
         name = "umpire"
         follow = (BallHit,)
 
