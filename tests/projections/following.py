@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from orders import Command, Event, OrderCreated, OrderShipped, PlaceOrder, ShipOrder, bootstrap
 from orders.adapters.files.store import FilesStore
+from orders.projections.follower import Follower
 from orders.projections.policy import Policy
 from orders.projections.runners import MultiThreadedRunner, SingleThreadedRunner
 from orders.projections.shipped import ItemSales
@@ -155,6 +156,32 @@ class Failing(ItemSales):
         super().apply(event)
 
 
+class Counting(ItemSales):
+    """Knows how many events it was given, which is not kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.applied = 0
+
+    def apply(self, event):
+        self.applied += 1
+        super().apply(event)
+
+
+class Choking(Counting):
+    """Fails in the midst of an order with a bone, until it is switched off."""
+
+    def __init__(self):
+        super().__init__()
+        self.chokes = True
+
+    def apply(self, event):
+        if isinstance(event, OrderCreated) and "bone" in event.items and self.chokes:
+            self.tables["sold"]["rope"] = 1 + self.tables["sold"].get("rope", 0)
+            raise KeyError("bone")
+        super().apply(event)
+
+
 def open_app(data, disk=None):
     return bootstrap(store=FilesStore(data, disk=disk), notifier=Quiet())
 
@@ -185,6 +212,29 @@ def reacted(app, name):
 
 def bestsellers(sales):
     return [notice for notice in sales.notices if notice.title.startswith("Bestseller")]
+
+
+def followed(app, make=Counting):
+    """A follower that has caught up."""
+    follower = Follower(app.store, make)
+    follower.load()
+    follower.catch_up()
+    return follower
+
+
+def kept(app, make=Counting):
+    """A follower that has caught up and saved."""
+    follower = followed(app, make)
+    follower.save()
+    return follower
+
+
+def snapshot(data, kind=ItemSales):
+    return data / "projections" / f"{kind.name}.json"
+
+
+def times(follower):
+    return dict(follower.projection.ranking())
 
 
 def sold(app):
