@@ -394,7 +394,9 @@ def test_an_import_killed_and_run_again_places_every_order_once(point, file, too
         assert unwell(app) <= {"leftovers"}, list(examine(app))
 
 
-def test_what_an_import_left_pending_when_it_died_is_delivered_by_the_next_command(file, tool, data):
+def test_what_an_import_left_pending_when_it_died_is_delivered_by_the_next_command(
+    file, tool, data
+):
     assert tool("import", str(file), env=fault("mid-delivery@50")).returncode == KILLED
     listed = tool("list")
     assert "Delivered late: 500" in listed.stderr

@@ -2,15 +2,16 @@
 
 import errno
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import product
 
 import pytest
 from conftest import Sales
 from tinydb import TinyDB
 
-from orders import OrdersError, PlaceOrder, ShipOrder, bootstrap
+from orders import OrderCreated, OrdersError, PlaceOrder, ShipOrder, bootstrap
 from orders.adapters.files.disk import Disk
+from orders.adapters.files.lock import FileLock
 from orders.adapters.files.store import FilesStore
 from orders.errors import StoreError
 from orders.tools.doctor import examine, repair
@@ -264,3 +265,98 @@ def test_after_a_failed_sync_the_log_is_as_it_was_and_is_opened_anew(data, behav
     assert "open" in disk.calls[calls : calls + disk.calls[calls:].index("write")]
     story.app.close()
     check(story)
+
+
+# What came of a delivery cannot be recorded
+
+
+class Full(Disk):
+    """Refuses to write while it is full."""
+
+    is_full = False
+
+    def write(self, descriptor, data):
+        if self.is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(descriptor, data)
+
+
+class Obstacle:
+    """What keeps a store from writing: a disk that is full, or somebody who holds the lock."""
+
+    def __init__(self, kind, data):
+        self.kind, self.disk = kind, Full()
+        self.store = FilesStore(data, disk=self.disk, lock_timeout=0.05)
+        self._lock = FileLock(self.store.lock.path, timeout=0.05)
+        self._held = ExitStack()
+
+    def begin(self):
+        if self.kind == "full":
+            self.disk.is_full = True
+        else:
+            self._held.enter_context(self._lock.held())
+
+    def end(self):
+        self.disk.is_full = False
+        self._held.close()
+
+
+@pytest.fixture(params=["full", "busy"])
+def obstacle(request, data):
+    return Obstacle(request.param, data)
+
+
+@pytest.mark.parametrize("how", ["recover", "retry", "by another", "by the tool"])
+def test_a_delivery_whose_outcome_was_not_recorded_can_be_made_again_at_once(
+    how, obstacle, data, tool
+):
+    """Although the process that could not record it lives."""
+    heard, errors = [], []
+
+    def hear(event):
+        heard.append(event.id)
+        if len(heard) == 1:
+            obstacle.begin()
+
+    def note(_subscriber, _event, error):
+        errors.append(error)
+
+    def subscribed(**options):
+        app = bootstrap(notifier=Sales(), on_failure=note, **options)
+        app.bus.subscribe(OrderCreated, hear, name="hear", priority=9)  # the last to hear
+        return app
+
+    with subscribed(store=obstacle.store) as app:
+        app.bus.send(PlaceOrder(items=("rope",)))
+        obstacle.end()
+        assert [isinstance(error, StoreError) for error in errors] == [True]
+        (found,) = app.store.pending()
+        assert (found.is_abandoned, found.delivery.subscriber) == (True, "hear")
+        if how == "recover":
+            assert app.deliveries.recover() == 1
+        elif how == "retry":
+            assert app.deliveries.retry([found.delivery.event]) == (1, 1)
+        elif how == "by another":
+            with subscribed(data=data) as another:
+                assert another.deliveries.recover() == 1
+        else:  # which lacks the subscriber, and says so instead of that somebody is at it
+            assert "is not known to this process" in tool("retry", found.delivery.event).stderr
+            return
+        assert [*app.store.pending()] == []
+        assert {account.delivery.status for account in app.store.deliveries()} == {"done"}
+    assert heard == [found.delivery.event] * 2
+
+
+@pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
+@pytest.mark.parametrize("point", ["before-append@2", "torn-append@2", "after-append@2"])
+def test_an_outcome_that_could_not_be_recorded_once_is_a_failure_to_be_retried(
+    point, error, data, tool
+):
+    placed = tool("place", "rope", env={"ORDERS_FAULT": f"{point}={error}"})
+    assert (placed.returncode, "could not write" in placed.stderr) == (0, True)
+    failed = tool("deliveries", "--failed").stdout
+    assert failed.count("order_created") == 1
+    retried = tool("retry", "--all")
+    assert (retried.returncode, retried.stderr.count("1 of 1 delivered")) == (0, 1)
+    assert tool("deliveries", "--failed").stdout == ""
+    assert tool("doctor").returncode == 0

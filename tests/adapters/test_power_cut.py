@@ -426,10 +426,8 @@ def test_a_hole_that_a_power_cut_left_before_the_last_line_is_cut_off_by_the_nex
         if last == "order":  # unacknowledged when the power goes
             app.bus.send(PlaceOrder(items=("lamp",)))
         else:
-            with app.store.log.writing():
-                app.store.log.append(
-                    deliveries=[Delivery("another", "order_created", "done")], sync=False
-                )
+            outcome = Delivery("another", "order_created", "done")
+            app.store.commit(Commit(reactions=(outcome,), is_durable=False))
         _, outcome, following, *_ = app.store.log.read()
     log = data / "events.jsonl"
     content = bytearray(log.read_bytes()[: following.end.offset])
