@@ -17,7 +17,6 @@ from ..errors import ForbiddenMove, WrongPayload
 from ..messaging.message import Event, Message
 from .store import START, Change, Commit, Cursor, Delivery
 
-
 Serial = int  # see `next_serial`
 
 

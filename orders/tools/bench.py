@@ -23,6 +23,7 @@ from ..bootstrap import App, bootstrap
 from ..domain.commands import PlaceOrder
 from ..domain.events import OrderShipped
 from ..messaging.message import new_id
+from . import import_export
 
 PLACES = 20  # one by one, in each round
 ROUNDS = 15
