@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 from .. import __version__, plugins
 from ..errors import PluginFailed, describe
-from . import explaining, inspection, maintenance, ordering
+from . import demo, explaining, inspection, maintenance, ordering
 from .output import Console
 
 
@@ -96,5 +96,5 @@ def root(
     context.meta["data"] = data
 
 
-for part in (ordering, inspection, maintenance, explaining):
+for part in (ordering, inspection, maintenance, demo, explaining):
     app.add_typer(part.commands)
