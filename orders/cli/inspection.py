@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..application.store import START, Record
+from ..bootstrap import App
 from ..domain.text import count
 from ..tools.json_lines import as_json, json_array
 from . import rows
@@ -29,6 +30,9 @@ def log(
         records = (record for record in app.store.read() if record.number > after)
         if json:
             console.json_lines(json_array(map(rows.record_object, records)))
+        elif console.draws:
+            for record in records:
+                _show(console, app, record)
         else:
             console.records(row for record in records for row in rows.record_rows(record))
 
@@ -57,14 +61,15 @@ def watch(
             if json:
                 console.json_lines(map(as_json, rows.feed_objects(record)))
             else:
-                _show(console, record)
+                _show(console, app, record)
 
 
-def _show(console: Console, record: Record) -> None:
+def _show(console: Console, app: App, record: Record) -> None:
     if console.draws:
         from . import rendering  # noqa: PLC0415 - Rich takes 50 ms to import
+        from .lines import lines_of  # noqa: PLC0415 - a start pays for what it uses
 
-        rendering.show(*rendering.feed_lines(record))
+        rendering.show(*map(rendering.draw_line, lines_of(record, app)))
     else:
         console.records(rows.record_rows(record))
 

@@ -6,6 +6,7 @@ reads markup.
 
 # ruff: noqa: TID251 - this is rendering.py
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,8 @@ from typing import Any
 
 from rich import box
 from rich.bar import Bar
-from rich.console import Console, Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
 from rich.progress import (
     BarColumn,
@@ -25,23 +27,34 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
+from rich.style import Style
 from rich.table import Column, Table
 from rich.text import Text
 from rich.theme import Theme
 from rich.tree import Tree
 
 from ..application.notifications import Notice
-from ..application.store import Account, Record
+from ..application.store import Account
 from ..domain.order import OrderState
 from ..domain.text import safe, shorten
-from ..messaging.message import detail, name_of
 from ..queries.trace import Node
-from .rows import outcome
+from .lines import MARKS, SHORT_ID, Line
 
 STATUS_STYLES = {"placed": "yellow", "shipped": "green", "cancelled": "red"}
 DELIVERY_STYLES = {"done": "green", "pending": "yellow", "failed": "red", "dead": "red"}
 DEEPEST = 12  # levels of a tree that are indented
-SHORT_ID = 8  # characters of an id that a table shows; any unambiguous beginning will do
+LINE_STYLES = {
+    "command": "magenta",
+    "event": "cyan",
+    "pending": "yellow",
+    "done": "green",
+    "failed": "red",
+    "dead": "red",
+}
+TINY, NARROW, WIDE = 60, 72, 110  # columns from which a line has place, topic, time and id
+_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff\U00010800-\U00010fff]")
+_ISOLATED = "\u2068{}\u2069"  # ours, for `safe` leaves none of the user's
 
 
 def show(*renderables: RenderableType, stderr: bool = False) -> None:
@@ -49,7 +62,68 @@ def show(*renderables: RenderableType, stderr: bool = False) -> None:
     theme = Theme({"markdown.code": "cyan"})  # else it is on black, whatever the terminal's ground
     console = Console(highlight=False, markup=False, emoji=False, stderr=stderr, theme=theme)
     for renderable in renderables:
-        console.print(renderable)
+        console.print(_Isolated(renderable))
+
+
+class _Isolated:
+    """Keeps text from right to left within its cell: else it takes what follows along."""
+
+    def __init__(self, renderable: RenderableType) -> None:
+        self._renderable = renderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self._renderable, options):
+            text = segment.text.strip()
+            if text and _RIGHT_TO_LEFT.search(text):
+                isolated = segment.text.replace(text, _ISOLATED.format(text))
+                yield Segment(isolated, segment.style, segment.control)
+            else:
+                yield segment
+
+
+def draw_line(line: Line) -> RenderableType:
+    """Draw a line of `tour`, `watch` and `log`: never more than one, however narrow."""
+    return _DrawnLine(line)
+
+
+class _DrawnLine:
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        line, width = self._line, options.max_width
+        style = LINE_STYLES[line.kind]
+        short = _text(line.id[:SHORT_ID], "dim")
+        drawn = Text.assemble(_cell(_text(f"{line.number:4}", "dim"), 5))
+        if width >= WIDE:
+            drawn += _cell(_text(_clock(line.time), "dim"), 13) + _cell(short, SHORT_ID + 1)
+        if width >= NARROW:
+            drawn += _cell(_text(line.topic, "dim"), 15)
+        drawn += _cell(_text(MARKS[line.kind], style), 2)
+        drawn += _cell(_text(line.name, style), 15 if width >= TINY else 11)
+        if line.kind != "event":
+            drawn += Text.assemble(("→ ", "dim"), _cell(_text(line.handler or "nobody here"), 14))
+            if width >= TINY:
+                drawn += _linked(line)
+        elif line.id and TINY <= width < WIDE:
+            drawn += _cell(short, SHORT_ID + 1)
+        drawn += _text(line.text, "" if line.kind == "event" else style)
+        drawn.rstrip()
+        drawn.truncate(width, overflow="ellipsis")
+        yield drawn
+
+
+def _linked(line: Line) -> Text:
+    """Return the place in the source, to be clicked on where the terminal can."""
+    if not line.place:
+        return Text()
+    style = Style(dim=True, link=line.link or None)
+    return _cell(Text(line.place, style), 16)
+
+
+def _cell(text: Text, width: int) -> Text:
+    """Return the text with so many columns; a longer one moves on what follows."""
+    return Text.assemble(text, " " * max(width - cell_len(text.plain), 1))
 
 
 def notice_panel(notice: Notice) -> RenderableType:
@@ -146,27 +220,6 @@ def tree(title: str, nodes: Sequence[Node]) -> RenderableType:
         below = branch if depth < DEEPEST else parent  # further in, no width would be left for text
         waiting += [(below, child, depth + 1) for child in reversed(node.children)]
     return root
-
-
-def feed_lines(record: Record) -> Iterator[RenderableType]:
-    """Yield what a record adds to the live feed: a line for each message and delivery."""
-    for message in record.messages:
-        order_id = _text(getattr(message, "order_id", "")[:SHORT_ID], "cyan")
-        about = _text(detail(message, ("time", "order_id")))
-        what = _text(name_of(message), "bold cyan"), order_id, about
-        yield _feed_line(record.number, message.time, what)
-    for delivery in record.deliveries:
-        style = DELIVERY_STYLES[delivery.status]
-        event = _text(delivery.event[:SHORT_ID], "cyan")
-        what = _text("Delivery", "bold"), event, _text(outcome(delivery), style)
-        yield _feed_line(record.number, record.time, what)
-
-
-def _feed_line(number: int, time: datetime, what: Iterable[Text]) -> RenderableType:
-    line = Table.grid(Column(), Column(), Column(overflow="fold"), padding=(0, 1))
-    said = Text(" ").join(part for part in what if part)
-    line.add_row(_text(number, "dim"), _text(_clock(time), "dim"), said)
-    return line
 
 
 def bar_chart(title: str, bars: Sequence[tuple[str, int]]) -> RenderableType:

@@ -70,6 +70,14 @@ def place_of(handler: Handler) -> str | None:
     return f"{Path(code.co_filename).name}:{code.co_firstlineno}" if code else None
 
 
+def link_of(handler: Handler) -> str | None:
+    """Return the address of a handler's source, which terminals can open, if it has one."""
+    code = getattr(unwrap(handler), "__code__", None)
+    if code is None or not (path := Path(code.co_filename)).is_absolute():
+        return None  # typed in, or made while running
+    return f"{path.as_uri()}#{code.co_firstlineno}"
+
+
 def source_of(handler: Handler) -> str:
     """Return a handler's name with the place where it begins."""
     place = place_of(handler)
