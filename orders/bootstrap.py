@@ -207,7 +207,9 @@ def _open(data: str, settings: Settings, warn: Callable[[str], None]) -> tuple[S
 
         return MemoryStore(), run_subscriber
     if "://" in data:
-        raise OrdersError(f"no engine for {data.partition(':')[0]} stores; give a directory")
+        raise OrdersError(
+            f"no engine for {data.partition(':')[0]} stores", "give a directory, or :memory:"
+        )
     from .adapters.files.store import FilesStore  # noqa: PLC0415 - same
 
     if settings.fault is None:

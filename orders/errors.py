@@ -1,4 +1,4 @@
-"""Everything that can be refused, each error with its data and what to do next.
+"""Everything that can be refused: what and why in one sentence, and a hint what to try.
 
     OrdersError
       WiringError        the program is put together wrongly: UnknownTopic, NoHandler, ...
@@ -22,7 +22,19 @@ from typing import Any
 
 
 class OrdersError(Exception):
-    """Root of every error that this package raises on purpose."""
+    """Root of every error that this package raises on purpose.
+
+    Attributes:
+        hint: what to try, if anybody can tell; a command, or words that follow "try:".
+    """
+
+    hint: str | None = None
+
+    def __init__(self, what: str = "", hint: str | None = None) -> None:
+        super().__init__(what)
+        self.hint = hint
+        if hint:
+            self.add_note(f"try: {hint}")  # which a traceback shows
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Have it pickled as it is: to call the class with its message would not do."""
@@ -45,7 +57,8 @@ class DuplicateMessage(WiringError):
     def __init__(self, what: str, first: type, second: type) -> None:
         super().__init__(
             f"{what} of {second.__module__}.{second.__qualname__} is taken by"
-            f" {first.__module__}.{first.__qualname__}; choose another"
+            f" {first.__module__}.{first.__qualname__}",
+            "choose another",
         )
 
 
@@ -66,7 +79,8 @@ class EndlessLoop(WiringError):
     def __init__(self, message: type, cause: type, hops: int) -> None:
         super().__init__(
             f"{message.__name__}, caused by {cause.__name__}, is the end of a chain of {hops}"
-            " events that cause each other; break the circle"
+            " events that cause each other",
+            "break the circle",
         )
 
 
@@ -75,8 +89,8 @@ class NoHandler(WiringError):
 
     def __init__(self, command: type) -> None:
         super().__init__(
-            f"nothing handles {command.__name__}; register a handler with"
-            f" bus.register({command.__name__}, handler)"
+            f"nothing handles {command.__name__}",
+            f"register a handler with bus.register({command.__name__}, handler)",
         )
 
 
@@ -91,7 +105,7 @@ class DuplicateSubscriber(WiringError):
     """Two subscribers claim one name, so their deliveries could not be told apart."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"a subscriber named {name!r} exists; give this one name='...'")
+        super().__init__(f"a subscriber named {name!r} exists", "give this one name='...'")
 
 
 class UnsuppliedParameter(WiringError):
@@ -100,7 +114,8 @@ class UnsuppliedParameter(WiringError):
     def __init__(self, handler: str, parameter: str, supplied: Sequence[str]) -> None:
         super().__init__(
             f"nothing supplies the parameter {parameter!r} of {handler};"
-            f" supplied are {', '.join(supplied) or 'none'}. Add {parameter}=... at the wiring"
+            f" supplied are {', '.join(supplied) or 'none'}",
+            f"add {parameter}=... at the wiring",
         )
 
 
@@ -109,8 +124,8 @@ class PluginFailed(OrdersError):
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(
-            f"plugin {name} cannot be used: {reason}; correct it, or leave it out of"
-            " ORDERS_PLUGINS and --plugin"
+            f"plugin {name} cannot be used: {reason}",
+            "correct it, or leave it out of ORDERS_PLUGINS and --plugin",
         )
 
 
@@ -125,7 +140,8 @@ class ForbiddenMove(OrdersError):
         self.order_id, self.status = order_id, status
         super().__init__(
             f"order {order_id} cannot be {wanted}: it is {status}; only an order that is"
-            f" {allowed} can be"
+            f" {allowed} can be",
+            f"orders show {order_id}",
         )
 
 
@@ -134,7 +150,7 @@ class OrderNotFound(OrdersError):
 
     def __init__(self, order_id: str) -> None:
         self.order_id = order_id
-        super().__init__(f"no order {order_id!r}; `orders list` shows the ids")
+        super().__init__(f"no order {order_id!r}", "orders list")
 
 
 class AmbiguousOrder(OrdersError):
@@ -142,16 +158,16 @@ class AmbiguousOrder(OrdersError):
 
     def __init__(self, prefix: str, candidates: Sequence[str]) -> None:
         self.prefix, self.candidates = prefix, tuple(candidates)
-        shown = ", ".join(self.candidates[:5])
-        more = f" and {len(self.candidates) - 5} more" if len(self.candidates) > 5 else ""  # noqa: PLR2004 - as many as fit on a line
-        super().__init__(f"{prefix!r} fits several orders: {shown}{more}; type more of the id")
+        super().__init__(
+            f"{prefix!r} fits {len(self.candidates)} orders", "type more of the id, as listed"
+        )
 
 
 class UnusableChannel(OrdersError):
     """Notices cannot be sent where the settings say; found before anything runs."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"ORDERS_NOTIFY cannot be used: {reason}; see orders explain environment")
+        super().__init__(f"ORDERS_NOTIFY cannot be used: {reason}", "orders explain environment")
 
 
 class NoticeRefused(OrdersError):
@@ -168,8 +184,8 @@ class Conflict(OrdersError):
     def __init__(self, order_id: str, expected: int, actual: int) -> None:
         self.order_id, self.expected, self.actual = order_id, expected, actual
         super().__init__(
-            f"order {order_id} was changed by somebody else (version {actual}, not"
-            f" {expected}); look at it again and repeat the command"
+            f"order {order_id} was changed by somebody else (version {actual}, not {expected})",
+            "look at it again and repeat the command",
         )
 
 
@@ -195,7 +211,10 @@ class ImportRefused(OrdersError):
     def __init__(self, path: Path, problems: Sequence[tuple[int, str]], total: int) -> None:
         self.path, self.problems, self.total = path, tuple(problems), total
         count = f"{total} bad line{'s' if total > 1 else ''}"
-        super().__init__(f"{count} in {path}: nothing was imported; correct them and try again")
+        them = "them" if total > 1 else "it"
+        super().__init__(
+            f"{count} in {path}: nothing was imported", f"correct {them}, then import it again"
+        )
 
     @property
     def lines(self) -> list[str]:
@@ -214,8 +233,8 @@ class FollowerError(OrdersError):
         self.follower, self.stage, self.event, self.error = follower, stage, event, error
         at = f" {type(event).__name__} {getattr(event, 'id', '')}" if event is not None else ""
         super().__init__(
-            f"follower {follower} failed {stage}{at}: {describe(error)}; remove the cause and start"
-            " it again, it resumes there"
+            f"follower {follower} failed {stage}{at}: {describe(error)}",
+            "remove the cause and start it again; it resumes there",
         )
 
 
@@ -228,7 +247,7 @@ class StoreUnavailable(StoreError):
 
     def __init__(self, path: Path, reason: str) -> None:
         self.path = path
-        super().__init__(f"cannot use {path}: {reason}; choose another directory with --data")
+        super().__init__(f"cannot use {path}: {reason}", "choose another directory with --data")
 
 
 class ForeignFile(StoreError):
@@ -237,8 +256,8 @@ class ForeignFile(StoreError):
     def __init__(self, path: Path, reason: str) -> None:
         self.path = path
         super().__init__(
-            f"{path} {reason}; it was left untouched. Move it away, or choose another"
-            " directory with --data"
+            f"{path} {reason}; it was left untouched",
+            "move it away, or choose another directory with --data",
         )
 
 
@@ -247,8 +266,11 @@ class LogDamaged(StoreError):
 
     def __init__(self, log: Path | str, number: int, reason: str) -> None:
         self.number = number
+        # A file that some other program wrote differs from its first line on.
+        other = "choose another --data if it is no log of orders, else " if number == 1 else ""
         super().__init__(
-            f"{log}:{number}: {reason}; nothing was changed. Restore the file from a backup"
+            f"{log}:{number}: {reason}; nothing was changed",
+            f"{other}restore the file from a backup",
         )
 
 
@@ -257,19 +279,23 @@ class UnreadableMessage(StoreError):
 
     def __init__(self, log: Path | str, number: int, reason: str) -> None:
         self.number = number
-        super().__init__(f"{log}:{number}: {reason}; nothing was changed, and the log is sound")
+        super().__init__(
+            f"{log}:{number}: {reason}; nothing was changed, and the log is sound",
+            "use the version of orders, or the plugin, that wrote it",
+        )
 
 
 class NotStored(StoreError):
     """The commit was not stored; or, where the engine cannot tell, perhaps it was."""
 
     def __init__(self, location: Path | str, reason: str, *, is_certain: bool = True) -> None:
-        advice = (
-            "nothing was stored. Make room or repair the disk, then repeat the command"
-            if is_certain
-            else "it may be stored all the same. Repair the disk, and look before you repeat"
-        )
-        super().__init__(f"could not write {location}: {reason}; {advice}")
+        stored, hint = "nothing was stored", "make room or repair the disk, then repeat the command"
+        if not is_certain:
+            stored, hint = (
+                "it may be stored all the same",
+                "repair the disk, and look before you repeat",
+            )
+        super().__init__(f"could not write {location}: {reason}; {stored}", hint)
 
 
 class NotWritten(StoreError):
@@ -277,7 +303,10 @@ class NotWritten(StoreError):
 
     def __init__(self, path: Path, reason: str) -> None:
         self.path = path
-        super().__init__(f"could not write {path}: {reason}; the file is as it was")
+        super().__init__(
+            f"could not write {path}: {reason}; the file is as it was",
+            "make room, or choose another place",
+        )
 
 
 class StoreBusy(StoreError):
@@ -286,8 +315,8 @@ class StoreBusy(StoreError):
     def __init__(self, path: Path, seconds: float, holder: str) -> None:
         self.path, self.seconds, self.holder = path, seconds, holder
         super().__init__(
-            f"the store was busy for {seconds:g} s: {path} is held by {holder}; wait for that"
-            " process or end it, or allow more time with ORDERS_LOCK_TIMEOUT"
+            f"the store was busy for {seconds:g} s: {path} is held by {holder}",
+            "wait for that process or end it, or allow more seconds with ORDERS_LOCK_TIMEOUT",
         )
 
 

@@ -33,7 +33,10 @@ class Settings(NamedTuple):
         except ValueError:
             seconds = -1.0
         if not 0 <= seconds <= TIMEOUT_MAX:  # more than a lock can wait for
-            raise OrdersError(f"ORDERS_LOCK_TIMEOUT is {timeout!r}; give seconds, like 10 or 0.5")
+            raise OrdersError(
+                f"ORDERS_LOCK_TIMEOUT is {timeout!r}, which is no number of seconds",
+                "give seconds, like 10 or 0.5",
+            )
         plugins = (name.strip() for name in environment.get("ORDERS_PLUGINS", "").split(","))
         return cls(
             environment.get("ORDERS_DATA") or "data",

@@ -55,6 +55,7 @@ class Deliveries:
 
     Attributes:
         bus: the bus.
+        run: what runs a subscriber; a demo replaces it to have it fail.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Deliveries:
         self._store = store
         self.bus = bus
         self._uow = uow
-        self._run = run
+        self.run = run
         self._is_strict = is_strict
         self._find_reactor = find_reactor
 
@@ -165,7 +166,7 @@ class Deliveries:
             fitting = {d.key: d for d in waiting if beginning and d.event.startswith(beginning)}
             if not fitting:
                 raise OrdersError(
-                    f"no failed delivery of an event {beginning!r}; see orders deliveries"
+                    f"no failed delivery of an event {beginning!r}", "orders deliveries --failed"
                 )
             found |= fitting
         return list(found.values())
@@ -228,7 +229,7 @@ class Deliveries:
             start, has_run = perf_counter(), False
             try:
                 with self.bus.handling_of(event), self._uow.begin() as uow:
-                    self._run(subscriber, event)
+                    self.run(subscriber, event)
                     has_run = True
                     uow.settle(_outcome(delivery, attempt, start, None, failures), seen)
             except KeyboardInterrupt:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from .mistakes import UnknownName, WrongUse
 from .output import Console
 
 TEXTS = Path(__file__).with_name("explain")
@@ -52,7 +53,8 @@ def find(word: str) -> Path:
     """Return the text on a word: in any case, with hyphens or spaces, or how a part of it begins.
 
     Raises:
-        BadParameter: it fits none, or several.
+        UnknownName: it fits none.
+        WrongUse: it fits several.
     """
     texts = {path.stem.replace("-", " "): path for path in _texts()}
     wanted = " ".join(word.casefold().replace("-", " ").split())
@@ -65,12 +67,8 @@ def find(word: str) -> Path:
     if len(found) == 1:
         return texts[found[0]]
     if found:
-        raise typer.BadParameter(f"{word!r} fits {', '.join(found)}; type more of one")
-    from difflib import get_close_matches  # noqa: PLC0415 - only for who mistypes
-
-    nearest = get_close_matches(wanted, texts, n=1, cutoff=0.5)
-    meant = f"did you mean {nearest[0]!r}?" if nearest else "orders explain lists those there are"
-    raise typer.BadParameter(f"no word {word!r}; {meant}")
+        raise WrongUse(f"{word!r} fits {', '.join(found)}", "type more of one")
+    raise UnknownName("word", word, texts, "orders explain")
 
 
 def _texts() -> list[Path]:

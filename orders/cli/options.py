@@ -15,16 +15,18 @@ import typer
 from ..bootstrap import App, bootstrap
 from ..domain.order import statuses
 from ..domain.text import shorten
-from ..errors import NotStored, OrdersError, StoreUnavailable
+from ..errors import AmbiguousOrder, NotStored, OrdersError, StoreUnavailable
 from ..messaging.message import now
 from ..settings import CONSOLE, Settings
+from .mistakes import UnknownName, WrongUse
 from .output import Console
-from .times import parse_time
+from .times import TIMES, age, parse_time
 
 # Not left of an item in a completion: shells evaluate what they are given as help.
 _HARMFUL = r"[^\w ,.-]"
 
-FEW = 10  # notices that are printed when they come late
+FEW = 10  # notices that are printed when they come late; orders that an id may mean
+MIN_ID = 8  # characters of an id that are shown, if these tell it apart
 
 
 @contextmanager
@@ -48,9 +50,29 @@ def open_store(
     ) as app:
         if recover:
             _recover(console, app)
-        yield console, app
+        try:
+            yield console, app
+        except AmbiguousOrder as error:
+            _list_candidates(console, app, error)
+            raise
         if app.store.commits or in_bulk:
             react(console, app, at_any_cost=in_bulk)
+
+
+def _list_candidates(console: Console, app: App, error: AmbiguousOrder) -> None:
+    """Say which orders an id may mean: as much of each id as tells them apart, items, age."""
+    ids = error.candidates
+    length = next(
+        n
+        for n in range(MIN_ID, max(map(len, ids)) + 1)
+        if len({id_[:n] for id_ in ids}) == len(ids)
+    )
+    for order in map(app.orders.get, ids[:FEW]):
+        state = order.state
+        items = shorten(", ".join(state.items), 40)
+        console.say(f"{state.id[:length]}  {items}  {age(state.placed_at, now())}")
+    if len(ids) > FEW:
+        console.say(f"and {len(ids) - FEW:,} more")
 
 
 def react(console: Console, app: App, *, at_any_cost: bool) -> int:
@@ -59,7 +81,7 @@ def react(console: Console, app: App, *, at_any_cost: bool) -> int:
         console.notices_to = "stderr"  # it is not what the command was asked for
     errors = app.react(at_any_cost=at_any_cost)
     for error in errors:  # the next command will try again
-        console.warn(str(error))
+        console.warn(str(error), error.hint)
     return len(errors)
 
 
@@ -97,13 +119,13 @@ def time_of(text: str) -> datetime:
     try:
         return parse_time(text, now())
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise WrongUse(str(error), TIMES) from None
 
 
 def status_of(text: str) -> str:
     """Return a status that orders can have, those of plugins included; any other is wrong use."""
     if text not in statuses():
-        raise typer.BadParameter(f"{text!r} is not one of {', '.join(statuses())}")
+        raise UnknownName("status", text, statuses())
     return text
 
 

@@ -18,6 +18,7 @@ from ..errors import InvalidOrder, OrdersError
 from ..queries import history
 from ..tools.json_lines import json_array
 from . import rows
+from .mistakes import WrongUse
 from .options import (
     JsonOption,
     OrderArgument,
@@ -45,7 +46,10 @@ def place(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Place an order; sales are notified."""
+    """Place an order; sales are notified.
+
+    It is on disk before anybody is notified; a notice that cannot be sent can be sent again.
+    """
     named = chain.from_iterable(_read_items() if item == "-" else [item] for item in items)
     wanted = tuple(islice(named, MAX_ITEMS + 1))  # enough to be refused; stdin may not end
     key = key and key.strip()
@@ -94,7 +98,7 @@ def list_orders(
     A table shows 20; piped, and as JSON or CSV, it is all of them.
     """
     if json and csv:
-        raise typer.BadParameter("--json and --csv exclude each other", context)
+        raise WrongUse("--json and --csv exclude each other")
     with open_store(context) as (console, app):
         draws = console.draws and not (json or csv)
         wanted = Filter(status, item, customer, since, until)
@@ -115,12 +119,12 @@ def list_orders(
             console.orders(orders)
         if not total and wanted == EVERY_ORDER and at is None:
             console.say(
-                f'No orders in {app.store.location} yet. Place one: orders place "100 inch TV"'
+                f"No orders in {app.store.location} yet.", hint='orders place "100 inch TV"'
             )
         elif not total and wanted == EVERY_ORDER:
-            console.say("No orders yet at that time; `orders list` shows those of now.")
+            console.say("No orders yet at that time.", hint="orders list")
         elif not total:
-            console.say("No orders match; `orders list` shows them all.")
+            console.say("No orders match.", hint="orders list")
         elif len(orders) < total:
             console.say(f"{len(orders):,} of {total:,} orders; --limit N shows more.")
         elif draws:
@@ -137,9 +141,12 @@ def show(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Show one order with its history."""
+    """Show one order with its history.
+
+    As it is now, as it was at a time, or as its first events made it.
+    """
     if at and version:
-        raise typer.BadParameter("--at and --version exclude each other", context)
+        raise WrongUse("--at and --version exclude each other")
     with open_store(context) as (console, app):
         order_id = app.orders.resolve(order)
         steps = history.of_order(app.store, order_id)
@@ -147,24 +154,30 @@ def show(
             steps = history.until(steps, at)
         elif version:
             if version > len(steps):
-                raise OrdersError(f"order {order_id} has versions 1 to {len(steps)} only")
+                raise OrdersError(
+                    f"order {order_id} has versions 1 to {len(steps)} only",
+                    f"orders show {order} --version {len(steps)}",
+                )
             steps = steps[:version]
         if not steps:
-            raise OrdersError(f"order {order_id} was placed later; see orders show {order}")
+            raise OrdersError(f"order {order_id} was placed later", f"orders show {order}")
         state = steps[-1].state
         if json:
             console.json(rows.with_history(state, steps))
         elif console.draws:
-            from . import rendering  # noqa: PLC0415 - Rich takes 50 ms to import
+            from . import rendering, tables  # noqa: PLC0415 - Rich takes 50 ms to import
 
-            rendering.show(rendering.order_page(state, list(map(rows.step_row, steps))))
+            rendering.show(tables.order_page(state, list(map(rows.step_row, steps))))
         else:
             console.records([rows.order_row(state), *map(rows.step_row, steps)])
 
 
 @commands.command(epilog="Example: orders ship 3f2a")
 def ship(context: typer.Context, order: OrderArgument) -> None:
-    """Ship a placed order."""
+    """Ship a placed order.
+
+    One that is shipped or cancelled is refused, and stays as it is.
+    """
     _move(context, order, ShipOrder, "Shipped")
 
 
@@ -174,7 +187,10 @@ def cancel(
     order: OrderArgument,
     reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why.")] = None,
 ) -> None:
-    """Cancel a placed order."""
+    """Cancel a placed order.
+
+    One that is shipped or cancelled is refused, and stays as it is.
+    """
     _move(context, order, lambda order_id: CancelOrder(order_id, reason), "Cancelled")
 
 
@@ -219,7 +235,10 @@ def export(
         typer.Option("--format", help="Else the file's ending; else json."),
     ] = None,
 ) -> None:
-    """Write every order, oldest first, so that import can read it."""
+    """Write every order, oldest first, so that import can read it.
+
+    A file is replaced whole or not at all; the store is not changed.
+    """
     from ..tools import import_export  # noqa: PLC0415 - see `list`
 
     with open_store(context, recover=False) as (console, app):
@@ -230,7 +249,9 @@ def export(
         if file is None:
             (console.lines if form == "csv" else console.json_lines)(lines)
         elif Path(realpath(file)).is_relative_to(realpath(app.store.location)):
-            raise OrdersError(f"{file} is a file of the store itself; export to another directory")
+            raise OrdersError(
+                f"{file} is a file of the store itself", "export to another directory"
+            )
         else:
             import_export.write_file(file, lines)
             console.say(f"{count(len(orders), 'order')} exported to {file}.")

@@ -7,11 +7,13 @@ tabs. Whatever is printed here is made safe first.
 import os
 import select
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from io import TextIOWrapper
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any, Literal, TextIO, cast
 
 import typer
@@ -26,6 +28,9 @@ from ..messaging.message import Event, name_of
 from ..messaging.subscriptions import Subscriber
 from ..tools.json_lines import as_json
 from . import rows
+from .mistakes import UsageError, explain
+
+PLAIN_WIDTH = 80  # columns of a page that no terminal shows
 
 
 class ExitStatus(IntEnum):
@@ -39,9 +44,6 @@ class ExitStatus(IntEnum):
 
 class _Unread(Exception):
     """Whoever reads our output has seen enough."""
-
-
-_WrongUse: Any = typer.BadParameter.__base__  # UsageError, which Typer does not export
 
 
 class Console:
@@ -66,7 +68,7 @@ class Console:
         try:
             status = command() or ExitStatus.DONE
             sys.stdout.flush()
-        except (_WrongUse, OrdersError) as error:
+        except (UsageError, OrdersError) as error:
             status = self._explain(error)
         except _Unread:
             _discard(sys.stdout)
@@ -87,36 +89,58 @@ class Console:
         if isinstance(error, OrdersError):
             for line in error.lines if isinstance(error, ImportRefused) else ():
                 self.say(line)
-            self.fail(str(error))
+            self.fail(str(error), error.hint)
             return ExitStatus.FAILED
-        path = error.ctx.command_path if error.ctx else "orders"
-        self.fail(f"{error.format_message().rstrip('.')} (see {path} --help)")
+        self.fail(*explain(error))
         return ExitStatus.WRONG_USE
 
-    def say(self, text: str, mark: str = "", colour: str = "") -> None:
-        """Say something that is not data, after a mark that may be coloured."""
-        marked = f"{_label(mark, colour)} " if mark else ""
+    @property
+    def width(self) -> int:
+        """How many columns there are to write in."""
+        return get_terminal_size().columns if self.draws else PLAIN_WIDTH
+
+    def heading(self, text: str) -> None:
+        """Print a line that is bold where somebody reads it."""
+        self._print([_styled(safe(text), sys.stdout)])
+
+    def say(
+        self, text: str, mark: str = "", colour: str | None = None, *, hint: str | None = None
+    ) -> None:
+        """Say something that is not data, after a mark that may be coloured.
+
+        It is one line, unless somebody reads it on a terminal that is narrower; what to try
+        stands on a line of its own.
+        """
+        said = f"{mark} {safe(text)}" if mark else safe(text)
+        if sys.stderr.isatty():
+            width = os.get_terminal_size(sys.stderr.fileno()).columns
+            said = wrapped(said, width or PLAIN_WIDTH)
+        said = _styled(mark, sys.stderr, colour) + said[len(mark) :]
         try:
-            print(f"{marked}{safe(text)}", file=sys.stderr, flush=True)
+            print(said, file=sys.stderr, flush=True)
         except OSError:  # nobody reads it; what is done is done all the same
             _discard(sys.stderr)
+        if hint:
+            self.say(hint, "try:", "cyan")
 
-    def warn(self, text: str) -> None:
-        """Say what was survived."""
-        self.say(text, "warning:", "yellow")
+    def warn(self, text: str, hint: str | None = None) -> None:
+        """Say what was survived, and what to try."""
+        self.say(text, "warning:", "yellow", hint=hint)
 
-    def fail(self, text: str) -> None:
-        """Say in one line why it could not be done."""
-        self.say(text, "error:", "red")
+    def fail(self, text: str, hint: str | None = None) -> None:
+        """Say in one line why it could not be done, and on another one what to try."""
+        self.say(text, "error:", "red", hint=hint)
 
     def delivery_failed(self, subscriber: Subscriber, event: Event, error: BaseException) -> None:
         """Say that a subscriber failed; what was stored is safe all the same."""
-        advice = "what was stored stays; see orders deliveries --failed, then orders retry --all"
-        if isinstance(error, StoreError):
-            advice = "what was stored stays; the delivery was not recorded and is still pending"
+        is_recorded = not isinstance(error, StoreError)
+        so_far = "what was stored stays"
+        if not is_recorded:
+            so_far += "; the delivery was not recorded and is still pending"
         self.warn(
             f"{subscriber.name} failed on {name_of(event)} {event.id}:"
-            f" {shorten(describe(error), 200)}; {advice}"
+            f" {shorten(describe(error), 200)}; {so_far}",
+            "orders deliveries --failed, then orders retry --all" if is_recorded else None,
         )
 
     @staticmethod
@@ -155,27 +179,27 @@ class Console:
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Show rows as a table on a terminal, as records otherwise."""
         if self.draws:
-            from . import rendering  # noqa: PLC0415 - Rich takes 50 ms to import
+            from . import rendering, tables  # noqa: PLC0415 - Rich takes 50 ms to import
 
-            rendering.show(rendering.rows_table(columns, rows))
+            rendering.show(tables.rows_table(columns, rows))
         else:
             self.records(rows)
 
     def orders(self, orders: Sequence[OrderState]) -> None:
         """Show orders as a table on a terminal, as records otherwise."""
         if self.draws and orders:
-            from . import rendering  # noqa: PLC0415 - Rich takes 50 ms to import
+            from . import rendering, tables  # noqa: PLC0415 - Rich takes 50 ms to import
 
-            rendering.show(rendering.order_table(orders))
+            rendering.show(tables.order_table(orders))
         else:
             self.records(map(rows.order_row, orders))
 
     def deliveries(self, accounts: Iterable[Account]) -> None:
         """Show deliveries as a table on a terminal, as records otherwise."""
         if self.draws:
-            from . import rendering  # noqa: PLC0415 - Rich takes 50 ms to import
+            from . import rendering, tables  # noqa: PLC0415 - Rich takes 50 ms to import
 
-            rendering.show(rendering.delivery_table(accounts))
+            rendering.show(tables.delivery_table(accounts))
         else:
             self.records(map(rows.account_row, accounts))
 
@@ -209,6 +233,28 @@ class Console:
             ConsoleNotifier(stream).notify(notice)
 
 
+def wrapped(text: str, width: int) -> str:
+    """Return `text` with line feeds in the place of spaces, where a line is full."""
+    lines = [""]
+    for word in text.split(" "):
+        line = f"{lines[-1]} {word}" if lines[-1] else word
+        if lines[-1] and columns(line) > width:
+            lines.append(word)
+        else:
+            lines[-1] = line
+    return "\n".join(lines)
+
+
+def columns(text: str) -> int:
+    """Return how many columns of a terminal `text` takes."""
+    return sum(
+        2
+        if unicodedata.east_asian_width(character) in "WF"
+        else not unicodedata.combining(character)
+        for character in text
+    )
+
+
 def _nowhere(mode: str) -> TextIO:
     return cast(TextIO, Path(os.devnull).open(mode, encoding="utf-8"))
 
@@ -222,7 +268,7 @@ def _is_terminal(stream: Any) -> bool:
     return stream.isatty() or bool(os.environ.get("FORCE_COLOR"))
 
 
-def _label(text: str, colour: str) -> str:
-    if not _is_terminal(sys.stderr) or os.environ.get("NO_COLOR"):
+def _styled(text: str, stream: TextIO, colour: str | None = None) -> str:
+    if not (text and _is_terminal(stream)) or os.environ.get("NO_COLOR"):
         return text
     return typer.style(text, fg=colour, bold=True)

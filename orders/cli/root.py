@@ -1,6 +1,7 @@
 """The root of the command line: its options, its commands, and those of plugins."""
 
 import gc
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from typing import Annotated, Any
 
@@ -10,7 +11,11 @@ from typer.core import TyperGroup
 from .. import __version__, plugins
 from ..errors import PluginFailed, describe
 from . import demo, explaining, inspection, maintenance, ordering
+from . import help as helping
+from .mistakes import ARGUMENTS, COMMAND, UnknownName, within
 from .output import Console
+
+LONGEST = 200  # characters of a command's help that stand beside its name
 
 
 class PluggedGroup(TyperGroup):
@@ -22,7 +27,9 @@ class PluggedGroup(TyperGroup):
         Raises:
             PluginFailed: one cannot be used.
         """
-        given, *_ = self.make_parser(ctx).parse_args(args=list(args))
+        ctx.meta[ARGUMENTS] = list(args)
+        with within(ctx):
+            given, *_ = self.make_parser(ctx).parse_args(args=list(args))
         (option,) = (parameter for parameter in self.params if parameter.name == "plugin")
         values, _ = option.consume_value(ctx, given)
         names = [name.strip() for value in values or () for name in value.split(",")]
@@ -34,23 +41,67 @@ class PluggedGroup(TyperGroup):
                     self._add_commands(module.__name__, commands)
         return super().parse_args(ctx, args)
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the commands in the order of the help, then those of plugins."""
+        known = [name for name in helping.GUIDE if name in self.commands]
+        return known + [name for name in super().list_commands(ctx) if name not in known]
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        """Return the command to run, and remember it for errors that do not.
+
+        Raises:
+            UnknownName: there is none of this name.
+        """
+        name = args[0]
+        if not ctx.resilient_parsing and name not in self.commands:
+            raise UnknownName("command", name, self.list_commands(ctx))
+        found: tuple[Any, Any, list[str]] = super().resolve_command(ctx, args)
+        ctx.meta[COMMAND] = typer.Context(found[1], info_name=name, parent=ctx)
+        return found
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        with within(ctx):
+            return super().invoke(ctx)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands, a section for each panel of the drawn help."""
+        for panel, names in helping.panels(self, ctx).items():
+            rows = [(name, self.commands[name].get_short_help_str(LONGEST)) for name in names]
+            _write(formatter, panel, rows)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help, and the variables that are heeded."""
+        super().format_help(ctx, formatter)
+        if self.rich_markup_mode is None:
+            _write(formatter, "Environment", list(helping.ENVIRONMENT.items()))
+        else:
+            helping.draw_environment()
+
     def _add_commands(self, plugin: str, commands: Any) -> None:
         line = typer.Typer(rich_markup_mode=self.rich_markup_mode)
         line.add_typer(commands)
         try:
-            added = typer.main.get_group(line).commands
+            added: dict[str, Any] = dict(typer.main.get_group(line).commands)
         except Exception as error:
             raise PluginFailed(plugin, describe(error)) from error
         if taken := added.keys() & self.commands.keys():
             raise PluginFailed(plugin, f"there is another command {', '.join(sorted(taken))}")
+        for command in added.values():
+            command.rich_help_panel = command.rich_help_panel or "Plugins"
         self.commands.update(added)
+
+
+def _write(formatter: Any, title: str, rows: Sequence[tuple[str, str]]) -> None:
+    lines = helping.laid_out(rows, formatter.width)
+    formatter.write("\n".join([f"\n{title}:", *lines, ""]))
 
 
 app = typer.Typer(
     name="orders",
     cls=PluggedGroup,
-    help="The order system you can kill at any line: place orders, see every message, break it.",
-    epilog='Try: orders demo, then orders place "100 inch TV" "magic carpet", then orders list.',
+    help="The order system you can kill at any line: place orders, see every message, break it."
+    "\n\nStart with orders demo; orders alone shows the state of the store here.",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
@@ -90,11 +141,12 @@ def root(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Remember the store, or show the help where no command is given."""
-    if context.invoked_subcommand is None:  # no_args_is_help would exit with 2
-        print(context.get_help())
+    """Remember the store, or show the start page where no command is given."""
     context.meta["data"] = data
+    if context.invoked_subcommand is None:
+        helping.show_start_page(context)
 
 
-for part in (ordering, inspection, maintenance, demo, explaining):
+for part in (ordering, inspection, maintenance, demo, explaining, helping):
+    helping.add_guidance(part.commands)
     app.add_typer(part.commands)

@@ -1,10 +1,11 @@
-"""Times as people type them, and as programs read them."""
+"""Times as people type and read them, and as programs read them."""
 
 import re
 from datetime import UTC, datetime, timedelta
 
 _AGE = r"(\d{1,6})\s*(s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?|w|weeks?)(\s+ago)?"
 _DAYS = {"now": "0s", "yesterday": "1d"}
+TIMES = 'write 2026-11-21, 2026-11-21T09:30, 10m, 3d, "10 minutes ago" or yesterday'
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -23,10 +24,16 @@ def parse_time(text: str, now: datetime) -> datetime:
             return now - timedelta(**{_UNITS[age[2][0].lower()]: int(age[1])})
         return datetime.fromisoformat(plain).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ValueError(
-            f"{text!r} is not a time: write 2026-11-21, 2026-11-21T09:30, 10m, 3d,"
-            ' "10 minutes ago" or yesterday'
-        ) from None
+        raise ValueError(f"{text!r} is not a time") from None
+
+
+def age(time: datetime, now: datetime) -> str:
+    """Return how long ago `time` is, in its largest unit: ``now``, ``10m ago``, ``3d ago``."""
+    seconds = int((now - time).total_seconds())
+    for length, unit in ((604_800, "w"), (86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")):
+        if seconds >= length:
+            return f"{seconds // length}{unit} ago"
+    return "now"
 
 
 def iso(time: datetime) -> str:

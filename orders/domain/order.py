@@ -277,10 +277,10 @@ def valid_items(items: Iterable[str]) -> tuple[str, ...]:
     trimmed = []
     for number, item in enumerate(items, start=1):
         if number > MAX_ITEMS:
-            raise InvalidOrder(f"an order has at most {MAX_ITEMS:,} items; split it")
+            raise InvalidOrder(f"an order has at most {MAX_ITEMS:,} items", "split it")
         trimmed.append(valid_text(f"item {number}", item))
     if not trimmed:
-        raise InvalidOrder("an order needs at least one item")
+        raise InvalidOrder("an order needs at least one item", "name what is ordered")
     return tuple(trimmed)
 
 
@@ -294,9 +294,11 @@ def valid_text(what: str, text: str) -> str:
         raise InvalidOrder(f"{what} must be text, not {type(text).__name__}")
     trimmed = text.strip()
     if not trimmed:
-        raise InvalidOrder(f"{what} is blank; give it a name")
+        raise InvalidOrder(f"{what} is blank", "give it a name")
     if len(trimmed) > MAX_TEXT:
-        raise InvalidOrder(f"{what} has {len(trimmed):,} characters; {MAX_TEXT} are allowed")
+        raise InvalidOrder(
+            f"{what} has {len(trimmed):,} characters; {MAX_TEXT} are allowed", "shorten it"
+        )
     if bad := unsafe_character(trimmed):
-        raise InvalidOrder(f"{what} contains the control character {bad}; remove it")
+        raise InvalidOrder(f"{what} contains the control character {bad}", "remove it")
     return trimmed

@@ -93,7 +93,9 @@ def format_of(path: Path) -> Format:
     for known in formats:
         if path.suffix.lower() == f".{known}":
             return known
-    raise OrdersError(f"{path}: the name must end in .json, .jsonl or .csv to say what is in it")
+    raise OrdersError(
+        f"{path} does not say what is in it", "give it a name that ends in .json, .jsonl or .csv"
+    )
 
 
 def read(path: Path) -> deque[FileOrder]:
@@ -106,7 +108,9 @@ def read(path: Path) -> deque[FileOrder]:
     readers = {"json": _read_json, "jsonl": _read_lines, "csv": _read_csv}
     reader = readers[format_of(path)]
     if path.exists() and not path.is_file():
-        raise OrdersError(f"cannot read {path}: it is a directory or a pipe, not a file")
+        raise OrdersError(
+            f"cannot read {path}: it is a directory or a pipe", "give the name of a file"
+        )
     orders: deque[FileOrder] = deque()
     problems: list[tuple[int, str]] = []
     try:

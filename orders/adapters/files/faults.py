@@ -60,7 +60,8 @@ class Fault(NamedTuple):
         if match is None or match[1] not in POINTS or (match[3] and not hasattr(errno, match[3])):
             raise OrdersError(
                 f"ORDERS_FAULT is {text!r}; write POINT, POINT@COUNT or POINT@COUNT=ERRNO with"
-                f" a point of {', '.join(POINTS)}"
+                f" a point of {', '.join(POINTS)}",
+                "orders explain fault-point",
             )
         return cls(match[1], int(match[2] or 1), match[3])
 

@@ -1,0 +1,194 @@
+"""What `orders` says of itself: the start page, `orders help`, and what --help adds to Typer's."""
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from .. import __version__
+from ..application.store import Status
+from ..domain.text import count
+from ..errors import OrdersError
+from .mistakes import UnknownName
+from .options import open_store
+from .output import Console, wrapped
+
+SLOGAN = "the order system you can kill at any line"
+MANY = 1_000  # orders; with more, to look for what has failed takes longer than a list
+NARROW = 28  # columns that an explanation needs beside what it explains
+
+
+class Guide(NamedTuple):
+    """Where a command stands in the help, and what to do after it."""
+
+    panel: str
+    next: str  # a command that runs as it is; ORDER stands for an id
+    why: str
+
+
+GUIDE = {
+    "place": Guide("Order", "orders list", "shows it, and orders trace what came of it"),
+    "list": Guide("Order", "orders show ORDER", "shows one of them with its history"),
+    "show": Guide("Order", "orders trace ORDER", "shows what came of it: who was notified"),
+    "ship": Guide("Order", "orders show ORDER", "shows its history"),
+    "cancel": Guide("Order", "orders show ORDER", "shows its history"),
+    "import": Guide("Order", "orders stats", "shows what was ordered most"),
+    "export": Guide("Order", "orders help import", "says how to read it into another store"),
+    "watch": Guide("Look", "orders place rope", "in another terminal: watch it arrive"),
+    "log": Guide("Look", "orders trace ORDER", "shows one order's part of it, as a tree"),
+    "trace": Guide("Look", "orders retry --all", "delivers again what has failed"),
+    "stats": Guide("Look", "orders replay --dry-run", "checks the numbers against the log"),
+    "topics": Guide("Look", "orders explain topic", "says what a topic is"),
+    "deliveries": Guide("Look", "orders retry --all", "delivers again what has failed"),
+    "retry": Guide("Keep", "orders deliveries --failed", "shows what has failed again, and why"),
+    "doctor": Guide("Keep", "orders doctor --repair", "repairs what it can, keeping copies"),
+    "checkpoint": Guide("Keep", "orders doctor", "checks what it has brought up to date"),
+    "replay": Guide("Keep", "orders stats", "shows what two of the projections hold"),
+    "bench": Guide("Keep", "orders explain snapshot", "says why the cost is flat"),
+    "demo": Guide("Learn", "orders demo --list", "lists the other runs"),
+    "explain": Guide("Learn", "orders topics", "shows the wiring that the words are about"),
+    "help": Guide("Learn", "orders explain", "lists the words of the field"),
+}
+
+FAULTS = (
+    "before-append torn-append after-append before-fsync after-fsync before-truncate"
+    " after-truncate before-state-write torn-state-write after-state-write before-state-fsync"
+    " after-state-fsync before-replace after-replace before-directory-fsync"
+    " after-directory-fsync before-delivery mid-delivery"
+)
+ENVIRONMENT = {
+    "ORDERS_DATA": "The store, as --data: a directory, or :memory:.",
+    "ORDERS_PLUGINS": "Modules that add to the system, as --plugin; commas between them.",
+    "ORDERS_NOTIFY": "Where notices go: console, file:PATH, smtp://HOST, or any address that the"
+    " apprise library knows.",
+    "ORDERS_LOCK_TIMEOUT": "How many seconds to wait for another process; 10 if not set.",
+    "ORDERS_FAULT": "Where to be killed, to see what is kept: POINT or POINT@COUNT; with"
+    f" POINT@COUNT=ERRNO a call fails instead. A POINT is one of {FAULTS.replace(' ', ', ')}.",
+    "NO_COLOR": "If set, no colours.",
+    "FORCE_COLOR": "If set, as on a terminal, even when piped.",
+}
+
+START = (
+    ("orders demo", "see it at work, killed and recovered"),
+    ('orders place "100 inch TV"', "place an order"),
+    ("orders explain outbox", "what a word of the field means"),
+    ("orders help place", "what a command does, and what to do next"),
+)
+
+commands = typer.Typer()
+
+
+def add_guidance(part: typer.Typer) -> None:
+    """Give each command its place in the help, and say in it what to do next."""
+    for command in part.registered_commands:
+        guide = GUIDE[command.name or command.callback.__name__]  # type: ignore[union-attr]
+        command.rich_help_panel = guide.panel
+        command.epilog = f"{command.epilog}\n\nNext: {guide.next}  {guide.why}"
+
+
+def complete_command(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the commands that begin with what is typed."""
+    group: Any = context.find_root().command
+    return [name for name in group.list_commands(context) if name.startswith(incomplete)]
+
+
+@commands.command("help", epilog="Example: orders help place")
+def show_help(
+    context: typer.Context,
+    command: Annotated[
+        str | None,
+        typer.Argument(metavar="[COMMAND]", help="Which one.", autocompletion=complete_command),
+    ] = None,
+) -> None:
+    """Say what a command does, its options, and what to do next.
+
+    Without one, say what all of them do, and which variables are heeded.
+    """
+    root = context.find_root()
+    group: Any = root.command
+    if command is None:
+        print(root.get_help())
+    elif (found := group.get_command(root, command)) is None:
+        raise UnknownName("command", command, group.list_commands(root))
+    else:
+        with typer.Context(found, info_name=command, parent=root) as own:
+            print(own.get_help())
+
+
+def panels(group: Any, context: Any) -> dict[str, list[str]]:
+    """Return the names of the commands by their place in the help, both in order."""
+    found: dict[str, list[str]] = {}
+    for name in group.list_commands(context):
+        found.setdefault(group.commands[name].rich_help_panel, []).append(name)
+    return found
+
+
+def show_start_page(context: typer.Context) -> None:
+    """Show what this is, where to start, the commands, and the state of the store here."""
+    console: Console = context.obj
+    grouped = [
+        (panel, ", ".join(names)) for panel, names in panels(context.command, context).items()
+    ]
+    page = (
+        ("Start here", START),
+        ("Commands", grouped),
+        ("The store here", list(_store_lines(context))),
+    )
+    width = console.width
+    console.heading(f"orders {__version__}: {SLOGAN}")
+    for title, rows in page:
+        console.lines([""])
+        console.heading(title)
+        console.lines(laid_out(rows, width))
+
+
+def draw_environment() -> None:
+    """Draw the variables that are heeded, as the panels are that Typer draws."""
+    from rich import box, console, panel, table  # noqa: PLC0415, TID251 - Rich takes 50 ms
+
+    rows = table.Table.grid(padding=(0, 1), expand=True)
+    rows.add_column(style="bold yellow", no_wrap=True)
+    rows.add_column(ratio=1)
+    for name, text in ENVIRONMENT.items():
+        rows.add_row(name, text)
+    console.Console(highlight=False, markup=False).print(
+        panel.Panel(
+            rows, title="Environment", title_align="left", border_style="dim", box=box.ROUNDED
+        )
+    )
+
+
+def _store_lines(context: typer.Context) -> Iterator[tuple[str, str]]:
+    """Yield where the store is and what is in it; nothing that would take longer than a list."""
+    where = context.meta["data"]
+    try:
+        with open_store(context, recover=False) as (_, app):
+            where, orders = app.store.location, app.orders.count()
+            pending = sum(1 for _ in app.store.pending())
+            unmade: list[Status] = ["failed", "dead"]
+            failed = sum(1 for _ in app.store.deliveries(*unmade)) if orders <= MANY else 0
+    except OrdersError as error:
+        yield where, f"cannot be used: {error}"
+        if error.hint:
+            yield "try:", error.hint
+        return
+    yield where, count(orders, "order") if orders else "empty so far"
+    if pending:
+        yield "orders list", f"delivers what is pending: {pending:,}"
+    if failed:
+        yield "orders retry --all", f"delivers again what has failed: {failed:,}"
+    if orders > MANY:
+        yield "orders deliveries --failed", "shows what has failed"
+
+
+def laid_out(rows: Sequence[tuple[str, str]], width: int) -> Iterator[str]:
+    """Yield rows of two columns; one below the other, where they do not fit."""
+    first = max(len(left) for left, _ in rows) + 4
+    for left, right in rows:
+        if width - first < NARROW:
+            yield from (f"  {line}" for line in wrapped(left, width - 2).splitlines())
+            yield from (f"    {line}" for line in wrapped(right, width - 4).splitlines())
+        else:
+            begin, *more = wrapped(right, width - first).splitlines()
+            yield f"  {left:{first - 2}}{begin}"
+            yield from (f"{'':{first}}{line}" for line in more)
