@@ -203,7 +203,7 @@ class MemoryStore:
 
     def check(self) -> Iterator[Finding]:
         """Say that there is nothing to check."""
-        yield Finding(True, "store", "is in memory, and gone with this process")
+        yield Finding("ok", "store", "is in memory, and gone with this process")
 
     def repair(self) -> Iterator[str]:
         """Do nothing: there is nothing that could be damaged."""

@@ -119,6 +119,7 @@ class Record(NamedTuple):
     messages: tuple[Message, ...]
     deliveries: tuple[Delivery, ...]
     states: tuple[OrderState, ...] = ()  # as events of plugins, perhaps unknown here, left them
+    process: int | None = None  # set out to make the pending deliveries, where the engine knows it
 
 
 class Match(NamedTuple):
@@ -169,11 +170,17 @@ class Snapshot(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """One sentence on the health of one subject."""
+    """One sentence on the health of one subject; what waits for somebody is well, too."""
 
-    is_well: bool
+    state: Literal["ok", "waiting", "bad"]
     subject: str
     text: str
+    cure: str = ""  # the command that cures it, if one does
+
+    @property
+    def is_well(self) -> bool:
+        """Return whether nothing is to be done about it."""
+        return self.state != "bad"
 
 
 class Store(Protocol):

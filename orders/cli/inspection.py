@@ -83,10 +83,9 @@ def trace_order(context: typer.Context, order: OrderArgument) -> None:
         state = app.orders.get(app.orders.resolve(order)).state
         nodes = trace(app, state.id)
         if console.draws:
-            from . import rendering  # noqa: PLC0415 - Rich takes 50 ms to import
+            from . import rendering, trees  # noqa: PLC0415 - Rich takes 50 ms to import
 
-            title = f"Order {state.id}, {state.status}, version {state.version}"
-            rendering.show(rendering.tree(title, nodes))
+            rendering.show(trees.tree(state, nodes))
         else:
             console.records(rows.trace_rows(nodes))
 
@@ -114,12 +113,12 @@ def stats(context: typer.Context, json: JsonOption = False) -> None:
             console.records(("item", item, str(times)) for item, times in items)
             console.records(("day", str(day), str(orders)) for day, orders in days)
         elif days:
-            from . import rendering  # noqa: PLC0415 - Rich takes 50 ms to import
+            from . import rendering, tables  # noqa: PLC0415 - Rich takes 50 ms to import
 
             recent = rows.last_days(days, DAYS)
             if items:
-                rendering.show(rendering.bar_chart("Most ordered items", items[:TOP]))
-            rendering.show(rendering.bar_chart("Orders a day (UTC)", recent))
+                rendering.show(tables.bar_chart("Most ordered items", items[:TOP]))
+            rendering.show(tables.bar_chart("Orders a day (UTC)", recent))
             if len(items) > TOP or sum(orders for _, orders in recent) < sum(dict(days).values()):
                 counts = f"{count(len(items), 'item')} and {count(len(days), 'day')}"
                 console.say(f"{counts} in all; --json shows them.")
@@ -134,4 +133,9 @@ def topics(context: typer.Context) -> None:
         policies = [make() for make in app.policies.values()]
         reactions = {policy.react: policy.follow for policy in policies}
         wiring = list(rows.wiring(app.bus, reactions))
-        console.table(("Topic", "Message", "Kind", "Handled by"), wiring)
+        if console.draws:
+            from . import rendering, tables  # noqa: PLC0415 - Rich takes 50 ms to import
+
+            rendering.show(tables.topic_table(wiring))
+        else:
+            console.records(wiring)

@@ -18,7 +18,7 @@ SHORT_ID = 8  # characters of an id that are shown; any unambiguous beginning wi
 
 Kind = Literal["command", "event"] | Status
 
-MARKS: Mapping[Kind, str] = {
+MARKS: Mapping[str, str] = {
     "command": "◆",
     "event": "●",
     "pending": "",
@@ -26,7 +26,7 @@ MARKS: Mapping[Kind, str] = {
     "failed": "✗",
     "dead": "✗",
 }
-NAMES: Mapping[Status, str] = {
+NAMES: Mapping[str, str] = {
     "pending": "pending",
     "done": "delivered",
     "failed": "failed",

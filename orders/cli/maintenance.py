@@ -72,10 +72,15 @@ def check_store(
         for repaired in doctor.repair(app) if repair else ():
             console.say(f"Repaired: {repaired}.")
         findings = doctor.examine(app)
-        found = [("ok" if f.is_well else "NOT WELL", f.subject, f.text) for f in findings]
-        console.table(("State", "Of", "Finding"), found)
-        if not all(finding.is_well for finding in findings):
-            raise OrdersError("the store is not well; orders doctor --repair repairs what it can")
+        if console.draws:
+            from . import rendering, tables  # noqa: PLC0415 - Rich takes 50 ms to import
+
+            rendering.show(tables.finding_lines(findings))
+        else:
+            console.records(map(rows.finding_row, findings))
+        if bad := [finding for finding in findings if not finding.is_well]:
+            is_repairable = any(finding.cure == doctor.REPAIR for finding in bad)
+            raise OrdersError("the store is not well", doctor.REPAIR if is_repairable else None)
 
 
 @commands.command(epilog="Example: orders checkpoint")

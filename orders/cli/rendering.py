@@ -1,22 +1,18 @@
-"""What a terminal shows: data in, Rich renderables out. The only module that imports Rich.
+"""What a terminal shows: data in, Rich renderables out; tables and trees are beside it.
 
-Every text from outside goes through `_text`, which escapes control characters and never
-reads markup.
+Every text from outside goes through `text_of`, which escapes control characters and never
+reads markup; what is drawn goes through `show`, which keeps text from right to left in place.
 """
-
-# ruff: noqa: TID251 - this is rendering.py
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from rich import box
-from rich.bar import Bar
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.panel import Panel
 from rich.progress import (
     BarColumn,
@@ -29,16 +25,11 @@ from rich.progress import (
 )
 from rich.segment import Segment
 from rich.style import Style
-from rich.table import Column, Table
 from rich.text import Text
 from rich.theme import Theme
-from rich.tree import Tree
 
 from ..application.notifications import Notice
-from ..application.store import Account
-from ..domain.order import OrderState
-from ..domain.text import safe, shorten
-from ..queries.trace import Node
+from ..domain.text import safe
 from .lines import MARKS, SHORT_ID, Line
 
 STATUS_STYLES = {"placed": "yellow", "shipped": "green", "cancelled": "red"}
@@ -83,34 +74,39 @@ class _Isolated:
 
 def draw_line(line: Line) -> RenderableType:
     """Draw a line of `tour`, `watch` and `log`: never more than one, however narrow."""
-    return _DrawnLine(line)
+    return Fitted(lambda width: _drawn_line(line, width))
 
 
-class _DrawnLine:
-    def __init__(self, line: Line) -> None:
-        self._line = line
+def _drawn_line(line: Line, width: int) -> Text:
+    style = LINE_STYLES[line.kind]
+    short = text_of(line.id[:SHORT_ID], "dim")
+    drawn = Text.assemble(_cell(text_of(f"{line.number:4}", "dim"), 5))
+    if width >= WIDE:
+        drawn += _cell(text_of(_clock(line.time), "dim"), 13) + _cell(short, SHORT_ID + 1)
+    if width >= NARROW:
+        drawn += _cell(text_of(line.topic, "dim"), 15)
+    drawn += _cell(text_of(MARKS[line.kind], style), 2)
+    drawn += _cell(text_of(line.name, style), 15 if width >= TINY else 11)
+    if line.kind != "event":
+        drawn += Text.assemble(("→ ", "dim"), _cell(text_of(line.handler or "nobody here"), 14))
+        if width >= TINY:
+            drawn += _linked(line)
+    elif line.id and TINY <= width < WIDE:
+        drawn += _cell(short, SHORT_ID + 1)
+    drawn += text_of(line.text, "" if line.kind == "event" else style)
+    drawn.rstrip()
+    drawn.truncate(width, overflow="ellipsis")
+    return drawn
+
+
+class Fitted:
+    """What is drawn differently in different widths."""
+
+    def __init__(self, draw: Callable[[int], RenderableType]) -> None:
+        self._draw = draw
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
-        line, width = self._line, options.max_width
-        style = LINE_STYLES[line.kind]
-        short = _text(line.id[:SHORT_ID], "dim")
-        drawn = Text.assemble(_cell(_text(f"{line.number:4}", "dim"), 5))
-        if width >= WIDE:
-            drawn += _cell(_text(_clock(line.time), "dim"), 13) + _cell(short, SHORT_ID + 1)
-        if width >= NARROW:
-            drawn += _cell(_text(line.topic, "dim"), 15)
-        drawn += _cell(_text(MARKS[line.kind], style), 2)
-        drawn += _cell(_text(line.name, style), 15 if width >= TINY else 11)
-        if line.kind != "event":
-            drawn += Text.assemble(("→ ", "dim"), _cell(_text(line.handler or "nobody here"), 14))
-            if width >= TINY:
-                drawn += _linked(line)
-        elif line.id and TINY <= width < WIDE:
-            drawn += _cell(short, SHORT_ID + 1)
-        drawn += _text(line.text, "" if line.kind == "event" else style)
-        drawn.rstrip()
-        drawn.truncate(width, overflow="ellipsis")
-        yield drawn
+        yield self._draw(options.max_width)
 
 
 def _linked(line: Line) -> Text:
@@ -129,10 +125,14 @@ def _cell(text: Text, width: int) -> Text:
 def notice_panel(notice: Notice) -> RenderableType:
     """Draw a notice: the same content as its plain text."""
     content = Text.assemble(
-        ("ID: ", "dim"), _text(notice.order_id), "\n", ("Items: ", "dim"), _text(notice.item_list)
+        ("ID: ", "dim"),
+        text_of(notice.order_id),
+        "\n",
+        ("Items: ", "dim"),
+        text_of(notice.item_list),
     )
     return Panel(
-        content, title=_text(notice.title), title_align="left", border_style="green", expand=False
+        content, title=text_of(notice.title), title_align="left", border_style="green", expand=False
     )
 
 
@@ -141,97 +141,6 @@ def page(text: str) -> RenderableType:
     from rich.markdown import Markdown  # noqa: PLC0415 - 50 ms that only `explain` has to pay
 
     return Markdown(text, code_theme="ansi_dark")  # in the terminal's own colours
-
-
-def order_table(orders: Sequence[OrderState]) -> RenderableType:
-    """Draw orders, one a row."""
-    table = _table("Order", "Placed", "Status", "Customer", "Items")
-    for order in orders:
-        table.add_row(
-            _text(order.id[:SHORT_ID], "cyan"),
-            _text(_local(order.placed_at)),
-            _text(order.status, STATUS_STYLES.get(order.status, "")),
-            _text(order.customer or ""),
-            _text(", ".join(order.items)),
-        )
-    return table
-
-
-def order_page(order: OrderState, history: Sequence[Sequence[str]]) -> RenderableType:
-    """Draw one order with its history: rows of ISO time, event, detail."""
-    facts = Table.grid(Column(), Column(overflow="fold"), padding=(0, 2))
-    facts.add_row(Text("ID", "dim"), _text(order.id, "cyan"))
-    facts.add_row(Text("Status", "dim"), _text(order.status, STATUS_STYLES.get(order.status, "")))
-    facts.add_row(Text("Customer", "dim"), _text(order.customer or "-"))
-    facts.add_row(Text("Placed", "dim"), _text(_local(order.placed_at)))
-    for number, item in enumerate(order.items):
-        facts.add_row(Text("" if number else "Items", "dim"), _text(item))
-    steps = [
-        (str(version), _local(datetime.fromisoformat(time), "seconds"), *rest)
-        for version, (time, *rest) in enumerate(history, start=1)
-    ]
-    events = rows_table(("Version", "Time", "Event", "Detail"), steps)
-    return Group(Panel(facts, title="Order", title_align="left", expand=False), events)
-
-
-def rows_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
-    """Draw rows of text under a header."""
-    table = _table(*columns)
-    for row in rows:
-        table.add_row(*map(_text, row))
-    return table
-
-
-def delivery_table(accounts: Iterable[Account]) -> RenderableType:
-    """Draw deliveries, one a row."""
-    table = _table("Event", "Subscriber", "Status", "Attempts", "Changed", "Last error")
-    table.columns[4].no_wrap = True
-    for delivery, _, changed, _ in accounts:
-        table.add_row(
-            _text(delivery.event[:SHORT_ID], "cyan"),
-            _text(delivery.subscriber),
-            _text(delivery.status, "" if delivery.status == "done" else "red"),
-            _text(delivery.attempts),
-            _text(_local(changed)),
-            _text(shorten(delivery.error or "")),
-        )
-    return table
-
-
-def tree(title: str, nodes: Sequence[Node]) -> RenderableType:
-    """Draw what came of an order, cause above effect."""
-    root = Tree(_text(title, "bold"), guide_style="dim")
-    waiting = [(root, node, 1) for node in reversed(nodes)]
-    while waiting:
-        parent, node, depth = waiting.pop()
-        time = _clock(node.time) if node.time else ""
-        style = "bold cyan" if node.id else "green" if node.is_well else "red"
-        label = Text(" ").join(
-            part
-            for part in (
-                _text(node.name, style),
-                _text(node.id[:SHORT_ID], "cyan"),
-                _text(time, "dim"),
-                _text(node.text, "" if node.is_well else "red"),
-            )
-            if part
-        )
-        branch = parent.add(label)
-        below = branch if depth < DEEPEST else parent  # further in, no width would be left for text
-        waiting += [(below, child, depth + 1) for child in reversed(node.children)]
-    return root
-
-
-def bar_chart(title: str, bars: Sequence[tuple[str, int]]) -> RenderableType:
-    """Draw numbers as bars, as wide as the terminal."""
-    grid = Table.grid(padding=(0, 1), expand=True)
-    grid.add_column(max_width=30, overflow="fold")
-    grid.add_column(ratio=1)
-    grid.add_column(justify="right")
-    longest = max((number for _, number in bars), default=0)
-    for label, number in bars:
-        grid.add_row(_text(label), Bar(longest, 0, number, color="cyan"), _text(f"{number:,}"))
-    return Group(Text(title, "bold"), grid, "")
 
 
 @contextmanager
@@ -251,19 +160,14 @@ class _RateColumn(ProgressColumn):
         return Text(f"{task.speed:,.0f}/s" if task.speed else "", "dim")
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _text(value: Any, style: str = "") -> Text:
+def text_of(value: Any, style: str = "") -> Text:
+    """Return text from anywhere, harmless and without its markup."""
     return Text(safe(str(value)), style)
 
 
-def _local(time: datetime, precision: str = "minutes") -> str:
-    return _here(time).replace(tzinfo=None).isoformat(" ", precision)
+def local(time: datetime) -> str:
+    """Return a time to the second, as the clock here shows it."""
+    return _here(time).replace(tzinfo=None).isoformat(" ", "seconds")
 
 
 def _clock(time: datetime) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..application.store import Account, Delivery, Record
+from ..application.store import Account, Delivery, Finding, Record
 from ..domain.order import OrderState
 from ..messaging.bus import MessageBus
 from ..messaging.message import (
@@ -102,9 +102,17 @@ def account_object(account: Account) -> dict[str, Any]:
     return _delivery_object(account.delivery) | times
 
 
+def finding_row(finding: Finding) -> Row:
+    """Return what the doctor found as state, subject, finding, and the command that cures it."""
+    state = "NOT WELL" if finding.state == "bad" else finding.state
+    return state, finding.subject, finding.text, finding.cure
+
+
 def trace_rows(nodes: Iterable["Node"], depth: int = 0) -> Iterator[Row]:
     """Yield the nodes of a tree and what is below them: depth, name, id, time, text."""
     for node in nodes:
+        if node.kind in {"killed", "taken over"}:  # the delivery says how often that was
+            continue
         time = iso(node.time) if node.time else ""
         yield str(depth), node.name, node.id, time, node.text
         yield from trace_rows(node.children, depth + 1)

@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from datetime import datetime
-from typing import NamedTuple, Protocol
+from datetime import datetime, timedelta
+from typing import Literal, NamedTuple, Protocol
 
-from ..application.store import Delivery, Match, Store
+from ..application.store import Delivery, Failure, Match, Status, Store
 from ..domain.text import count, ordinal
 from ..messaging.bus import MessageBus
 from ..messaging.message import Command, Event, Message, UnknownMessage, detail, name_of
-from ..messaging.subscriptions import place_of, source_of
+from ..messaging.subscriptions import Handler, place_of, source_of
 from ..projections.follower import waiting_for
 from ..projections.policy import Policy
 
@@ -25,8 +25,24 @@ class Traced(Protocol):
         """What makes each policy, by name."""
 
 
+Kind = Literal["command", "event", "attempt", "killed", "taken over", "absent"] | Status
+
+
 class Node(NamedTuple):
-    """A message, a delivery, or one attempt of one; what came of it is below it."""
+    """A message, a delivery, or one attempt of one; what came of it is below it.
+
+    Attributes:
+        name: the message's or the subscriber's.
+        id: the message's.
+        time: of the message; else when it was recorded.
+        text: all there is to say.
+        is_well: whether it went as it should.
+        children: what came of it.
+        kind: what it is, or how the delivery stands.
+        began: when it began, where that is known.
+        function: who handles it, if that is known to this process.
+        note: what a picture says besides all this.
+    """
 
     name: str
     id: str
@@ -34,15 +50,27 @@ class Node(NamedTuple):
     text: str
     is_well: bool
     children: list["Node"]
+    kind: Kind
+    began: datetime | None = None
+    function: Handler | None = None
+    note: str = ""
 
 
-History = list[tuple[datetime, Delivery]]  # what the log says of one delivery, oldest first
+class Heard(NamedTuple):
+    """What a record of the log says of one delivery."""
+
+    time: datetime
+    delivery: Delivery
+    process: int | None  # that set out to make it
+
+
+History = list[Heard]  # what the log says of one delivery, oldest first
 
 
 def trace(app: Traced, order_id: str) -> list[Node]:
     """Return the tree of every conversation about the order, the oldest first."""
     messages, senders = _conversations(app.store, order_id)
-    deliveries = _deliveries(app.store, {m.id for m in messages if _is_event(m)})
+    deliveries = _deliveries(app.store, {m.id for _, m in messages if _is_event(m)})
     abandoned = {found.delivery.key for found in app.store.pending() if found.is_abandoned}
     late = [
         (name, make, {event.id for event in waiting_for(app.store, make)})
@@ -50,8 +78,12 @@ def trace(app: Traced, order_id: str) -> list[Node]:
     ]
     roots: list[Node] = []
     seen: dict[str, Node] = {}  # causes come before their effects
-    for message in messages:
-        node, histories = _message_node(app, message, order_id), deliveries.get(message.id, {})
+    for number, message in messages:
+        node, histories = (
+            _message_node(app, number, message, order_id),
+            deliveries.get(message.id, {}),
+        )
+        node.children.extend(_left(histories, message.id, abandoned))
         for subscriber, history in histories.items():
             is_abandoned = (message.id, subscriber) in abandoned
             node.children.append(_delivery_node(app, subscriber, history, is_abandoned))
@@ -67,8 +99,11 @@ def trace(app: Traced, order_id: str) -> list[Node]:
     return roots
 
 
-def _conversations(store: Store, order_id: str) -> tuple[list[Message], dict[str, str]]:
-    """Return the messages of each conversation about the order, and by which subscriber sent."""
+def _conversations(store: Store, order_id: str) -> tuple[list[tuple[int, Message]], dict[str, str]]:
+    """Return the messages of each conversation about the order, and by which subscriber sent.
+
+    Each message comes with its record's number.
+    """
     about = {
         message.correlation_id
         for record in store.read(match=Match(order_id=order_id))
@@ -81,7 +116,7 @@ def _conversations(store: Store, order_id: str) -> tuple[list[Message], dict[str
         senders = {d.event: d.subscriber for d in record.deliveries if ran[d.event] == 1}
         for message in record.messages:
             if message.correlation_id in about:
-                messages.append(message)
+                messages.append((record.number, message))
                 if message.causation_id in senders:  # else one of several, in one commit
                     causes[message.id] = senders[message.causation_id]
     return messages, causes
@@ -93,55 +128,112 @@ def _deliveries(store: Store, events: Collection[str]) -> dict[str, dict[str, Hi
     for record in store.read(match=Match(events=events)) if events else ():
         for delivery in record.deliveries:
             if delivery.event in events:
-                by_subscriber = found.setdefault(delivery.event, {})
-                by_subscriber.setdefault(delivery.subscriber, []).append((record.time, delivery))
+                history = found.setdefault(delivery.event, {}).setdefault(delivery.subscriber, [])
+                history.append(Heard(record.time, delivery, record.process))
     return found
 
 
-def _message_node(app: Traced, message: Message, order_id: str) -> Node:
+def _message_node(app: Traced, number: int, message: Message, order_id: str) -> Node:
     text = detail(message, ("time", "order_id") if _order_id(message) == order_id else ("time",))
-    if isinstance(message, Command) and (handler := app.bus.handler(type(message))) is not None:
+    if isinstance(message, Command):
+        kind: Kind = "command"
+        handler, note = app.bus.handler(type(message)), ""
+    else:
+        own = detail(message, ("time", "order_id", "items", "customer", "key"))
+        kind, handler, note = "event", None, f"{own}  line {number}".strip()
+    if handler is not None:
         text = f"handled by {source_of(handler)} {text}"
-    return Node(name_of(message), message.id, message.time, text, True, [])
+    return Node(
+        name_of(message), message.id, message.time, text, True, [], kind, None, handler, note
+    )
 
 
 def _delivery_node(app: Traced, subscriber: str, history: History, is_abandoned: bool) -> Node:
     """Return a delivery with each of its attempts, if there is more to say than that it ran."""
-    time, last = history[-1]
-    attempts = [*_attempts(history)]
-    state = {
-        "done": "ran",
-        "failed": f"failed; try orders retry {last.event[:8]}",
-        "dead": f"dead letter, given up after retries; try orders retry {last.event[:8]}",
+    time, last, _ = history[-1]
+    what_came = [*_what_came(history, is_abandoned)]
+    advice = {
+        "done": "",
+        "failed": f"try orders retry {last.event[:8]}",
+        "dead": f"given up after retries; try orders retry {last.event[:8]}",
         "pending": _why_pending(app, last, is_abandoned),
     }[last.status]
-    facts = [_source(app, subscriber), state]
+    state = {
+        "done": "ran",
+        "failed": f"failed; {advice}",
+        "dead": f"dead letter, {advice}",
+        "pending": advice,
+    }[last.status]
+    function = _function(app, subscriber)
+    facts = [_source(function), state]
+    took = f"{last.seconds * 1000:.1f} ms"
     if last.status == "done":
         facts.append(f"at the {ordinal(last.attempts)} attempt" if last.attempts > 1 else "")
-        facts.append(f"in {last.seconds * 1000:.1f} ms")
+        facts.append(f"in {took}")
     if last.deaths:
         facts.append(f"(taken over from {count(last.deaths, 'process')} that died)")
-    is_plain = len(attempts) == 1 and last.status == "done"
-    text = " ".join(filter(None, facts))
     is_well = last.status == "done"
-    return Node(subscriber, "", time, text, is_well, [] if is_plain else attempts)
+    attempts = [node for node in what_came if node.kind == "attempt"]
+    if is_well and len(attempts) == 1:
+        what_came = [node for node in what_came if node.kind != "attempt"]
+    note = advice
+    if is_well:
+        late = "late" if last.deaths else ""
+        again = f"{ordinal(last.attempts)} attempt" if last.attempts > 1 else ""
+        note = ", ".join(filter(None, (late, again, took)))
+    began = None if last.status == "pending" else time - timedelta(seconds=last.seconds)
+    text = " ".join(filter(None, facts))
+    return Node(subscriber, "", time, text, is_well, what_came, last.status, began, function, note)
 
 
-def _attempts(history: History) -> Iterator[Node]:
-    for time, delivery in history:
-        if delivery.status == "pending":
-            continue
-        number = delivery.attempts - len(delivery.failures)
-        for failure in delivery.failures:
-            yield _attempt(number, time, failure.seconds, failure.error)
-            number += 1
-        yield _attempt(number, time, delivery.seconds, delivery.error)
+def _what_came(history: History, is_abandoned: bool) -> Iterator[Node]:
+    """Yield each attempt, each process that died in one, and each that took over."""
+    deaths, process = 0, None
+    for position, (time, delivery, owner) in enumerate(history):
+        if delivery.deaths > deaths:
+            if position > 1:  # else it is said of the event
+                yield _killed(process, "in the midst of it")
+            by = "another process" if owner is None else f"process {owner}"
+            yield Node("", "", time, "", False, [], "taken over", time, None, f"taken over by {by}")
+        deaths, process = delivery.deaths, owner
+        if delivery.status != "pending":
+            yield from _attempts(time, delivery)
+    if is_abandoned and len(history) > 1:
+        yield _killed(process, "in the midst of it")
 
 
-def _attempt(number: int, time: datetime, seconds: float, error: str | None) -> Node:
-    outcome = "ran" if error is None else "failed"
-    text = f"{outcome} in {seconds * 1000:.1f} ms{'' if error is None else f': {error}'}"
-    return Node(f"attempt {number}", "", time, text, error is None, [])
+def _attempts(time: datetime, delivery: Delivery) -> Iterator[Node]:
+    runs = [*delivery.failures, Failure(delivery.seconds, delivery.error or "")]
+    began = time - timedelta(seconds=sum(run.seconds for run in runs))
+    for number, run in enumerate(runs, delivery.attempts - len(delivery.failures)):
+        is_well = delivery.status == "done" and run is runs[-1]
+        outcome = "ran" if is_well else "failed"
+        took = f"{run.seconds * 1000:.1f} ms"
+        text = f"{outcome} in {took}{'' if is_well else f': {run.error}'}"
+        note = f"{ordinal(number)} attempt, {took}{'' if is_well else f': {run.error}'}"
+        yield Node(f"attempt {number}", "", time, text, is_well, [], "attempt", began, None, note)
+        began += timedelta(seconds=run.seconds)
+
+
+def _left(
+    histories: Mapping[str, History], event: str, abandoned: Collection[tuple[str, str]]
+) -> Iterator[Node]:
+    """Yield that the process that stored the event died before it had delivered it to all."""
+    left = [
+        subscriber
+        for subscriber, (_, *later) in histories.items()
+        if (later[0].delivery.deaths if later else (event, subscriber) in abandoned)
+    ]
+    if left:
+        yield _killed(
+            histories[left[0]][0].process,
+            f"{len(left)} deliver{'y' if len(left) == 1 else 'ies'} pending",
+        )
+
+
+def _killed(process: int | None, when: str) -> Node:
+    who = "a process" if process is None else f"process {process}"
+    return Node("", "", None, "", False, [], "killed", None, None, f"{who} was killed, {when}")
 
 
 def _absent(app: Traced, message: Message, known: Collection[str]) -> Iterator[Node]:
@@ -150,29 +242,35 @@ def _absent(app: Traced, message: Message, known: Collection[str]) -> Iterator[N
         for name, function, _ in app.bus.subscribers(type(message)):
             if name not in known:
                 why = "did not run: it was not registered when the event was stored"
-                yield Node(name, "", None, f"({place_of(function)}) {why}", False, [])
+                text = f"({place_of(function)}) {why}"
+                yield Node(name, "", None, text, False, [], "absent", None, function, why)
 
 
 def _late(name: str, make: Callable[[], Policy]) -> Node:
-    text = f"({place_of(make().react)}) has not run yet; orders checkpoint has it do so"
-    return Node(name, "", None, text, False, [])
+    function = make().react
+    why = "has not run yet; orders checkpoint has it do so"
+    text = f"({place_of(function)}) {why}"
+    return Node(name, "", None, text, False, [], "pending", None, function, why)
 
 
 def _why_pending(app: Traced, delivery: Delivery, is_abandoned: bool) -> str:
     subscriber = delivery.subscriber
-    if app.bus.subscriber(subscriber) is None and subscriber not in app.policies:
+    if _function(app, subscriber) is None:
         return "has not run: it waits for a process that has this subscriber"
     if is_abandoned:
         return "has not run: its process died; orders checkpoint delivers it"
     return "has not run yet: a process is at work on it"
 
 
-def _source(app: Traced, subscriber: str) -> str:
+def _function(app: Traced, subscriber: str) -> Handler | None:
     if (known := app.bus.subscriber(subscriber)) is not None:
-        return f"({place_of(known.function)})"
-    if (make := app.policies.get(subscriber)) is not None:
-        return f"({place_of(make().react)})"
-    return "(not registered in this process)"
+        return known.function
+    make = app.policies.get(subscriber)
+    return None if make is None else make().react
+
+
+def _source(function: Handler | None) -> str:
+    return "(not registered in this process)" if function is None else f"({place_of(function)})"
 
 
 def _is_event(message: Message) -> bool:

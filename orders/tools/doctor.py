@@ -7,13 +7,19 @@ without a copy.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
-from ..application.store import Account, Finding
+from ..application.store import Account, Finding, Status
 from ..bootstrap import App
 from ..domain.text import count
 from ..errors import OrdersError
 from ..projections.follower import waiting_for
 from ..projections.replay import replay
+
+CHECKPOINT = "orders checkpoint"
+REPAIR = "orders doctor --repair"  # as engines name it
+MOST = 5  # dead letters that are named at once
+SHORT_ID = 8  # characters of an id that tell it from others
 
 
 def examine(app: App) -> list[Finding]:
@@ -52,23 +58,22 @@ def _guarded(subject: str, check: Callable[[], Iterable[Finding]]) -> Iterator[F
     try:
         yield from check()
     except OrdersError as error:
-        yield Finding(False, subject, str(error))
+        yield Finding("bad", subject, str(error), error.hint or "")
 
 
 def _projections(app: App) -> Iterator[Finding]:
     replayed = list(replay(app.store, app.projections.values(), keep=False))
     if wrong := [f"{one.name} {one.found}" for one in replayed if not one.is_right]:
-        text = f"{'; '.join(wrong)}; orders replay makes them anew"
-        yield Finding(False, "projections", text)
+        yield Finding("bad", "projections", "; ".join(wrong), "orders replay")
     else:
         kept = sum(one.found == "equal" for one in replayed)
-        yield Finding(True, "projections", f"{kept} kept, equal to the fold of the log")
+        yield Finding("ok", "projections", f"{kept} kept, equal to the fold of the log")
 
 
 def _policies(app: App) -> Iterator[Finding]:
     for name, events in _waiting(app):
-        text = f"{name} has yet to react to {count(len(events), 'event')}; orders checkpoint does"
-        yield Finding(True, "policies", text)
+        text = f"{name} has yet to react to {count(len(events), 'event')}"
+        yield Finding("waiting", "policies", text, CHECKPOINT)
 
 
 def _waiting(app: App) -> Iterator[tuple[str, list[object]]]:
@@ -79,28 +84,42 @@ def _waiting(app: App) -> Iterator[tuple[str, list[object]]]:
 
 def _deliveries(app: App) -> Iterator[Finding]:
     accounts = list(app.store.deliveries("pending", "failed", "dead"))
-    failed = [a for a in accounts if a.delivery.status == "failed"]
-    dead = [a for a in accounts if a.delivery.status == "dead"]
-    pending = [a for a in accounts if a.delivery.status == "pending"]
-    known = [a for a in pending if _is_known(app, a)]
-    if abandoned := [a for a in known if a.is_abandoned]:
-        text = f"{_whose(abandoned)} left by processes that died; orders checkpoint makes them"
-        yield Finding(False, "deliveries", text)
-    if failed:
-        yield Finding(False, "deliveries", f"{_whose(failed)} failed; try orders retry --all")
-    if dead:
-        yield Finding(
-            False, "deliveries", f"{_whose(dead)} are dead letters; see orders deliveries"
-        )
-    if under_way := [a for a in known if not a.is_abandoned]:
-        yield Finding(True, "deliveries", f"{_whose(under_way)} wait for a process that is at work")
-    if unknown := [a for a in pending if not _is_known(app, a)]:
-        text = (
-            f"{_whose(unknown)} wait for a process that has this subscriber; is a plugin missing?"
-        )
-        yield Finding(True, "deliveries", text)
     if not accounts:
-        yield Finding(True, "deliveries", "none is pending or failed")
+        yield Finding("ok", "deliveries", "none is pending or failed")
+    for is_known in (True, False):
+        some = [account for account in accounts if _is_known(app, account) is is_known]
+        yield from _failed(some, "orders" if is_known else "orders --plugin NAME")
+        yield from (_pending if is_known else _unknown)(some)
+
+
+def _failed(accounts: Iterable[Account], command: str) -> Iterator[Finding]:
+    failed, dead = _in_state(accounts, "failed"), _in_state(accounts, "dead")
+    if failed:
+        yield Finding("bad", "deliveries", f"{_whose(failed)} failed", f"{command} retry --all")
+    if dead:
+        ids = dict.fromkeys(account.delivery.event[:SHORT_ID] for account in dead)
+        cure = " ".join((command, "retry", *islice(ids, MOST)))
+        yield Finding("bad", "deliveries", f"{_whose(dead)} given up: dead letters", cure)
+
+
+def _pending(accounts: Iterable[Account]) -> Iterator[Finding]:
+    pending = _in_state(accounts, "pending")
+    if abandoned := [account for account in pending if account.is_abandoned]:
+        text = f"{_whose(abandoned)} left by processes that died"
+        yield Finding("bad", "deliveries", text, CHECKPOINT)
+    if under_way := [account for account in pending if not account.is_abandoned]:
+        text = f"{_whose(under_way)} wait for a process that is at work"
+        yield Finding("waiting", "deliveries", text)
+
+
+def _unknown(accounts: Iterable[Account]) -> Iterator[Finding]:
+    if pending := _in_state(accounts, "pending"):
+        text = f"{_whose(pending)} wait for a process that has this subscriber"
+        yield Finding("waiting", "deliveries", text, "orders --plugin NAME checkpoint")
+
+
+def _in_state(accounts: Iterable[Account], status: Status) -> list[Account]:
+    return [account for account in accounts if account.delivery.status == status]
 
 
 def _is_known(app: App, account: Account) -> bool:

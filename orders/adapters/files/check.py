@@ -18,23 +18,28 @@ from .disk import available, copy_path
 if TYPE_CHECKING:
     from .store import FilesStore
 
+REPAIR = "orders doctor --repair"
 SHARED = 0o027  # permissions that let others read or change the store
 
 
 def check(store: "FilesStore") -> Iterator[Finding]:
-    """Look at everything; change nothing."""
+    """Look at everything; change nothing. What is wrong with the log is said once."""
     try:
         store.log.end()
     except StoreBusy as busy:
-        yield Finding(False, "lock", str(busy))
+        yield _refused("lock", busy)
         return
     except OrdersError as error:
-        yield Finding(False, "log", str(error))
+        yield _refused("log", error)
         return
-    yield Finding(True, "lock", "free")
-    yield from _guarded("log", _log, store)
-    yield from _guarded("state", _state, store)
-    yield from _guarded("projections", _snapshots, store)
+    yield Finding("ok", "lock", "free")
+    is_readable = True
+    for finding in _guarded("log", _log, store):
+        is_readable &= finding.is_well or finding.cure == REPAIR
+        yield finding
+    if is_readable:
+        yield from _guarded("state", _state, store)
+        yield from _guarded("projections", _snapshots, store)
     yield from _guarded("permissions", _permissions, store)
     yield from _guarded("leftovers", _leftovers, store)
 
@@ -87,22 +92,26 @@ def _guarded(
     try:
         yield from examine(store)
     except OrdersError as error:
-        yield Finding(False, subject, str(error))
+        yield _refused(subject, error)
+
+
+def _refused(subject: str, error: OrdersError) -> Finding:
+    return Finding("bad", subject, str(error), error.hint or "")
 
 
 def _log(store: "FilesStore") -> Iterator[Finding]:
     lines = sum(1 for _ in store.log.read())
     if torn := store.log.torn():
         text = f"{lines:,} lines are whole; a crash left {len(torn)} bytes after them"
-        yield Finding(False, "log", text)
+        yield Finding("bad", "log", text, REPAIR)
     else:
-        yield Finding(True, "log", f"{lines:,} lines, numbered without a gap, every checksum fits")
+        yield Finding("ok", "log", f"{lines:,} lines, numbered without a gap, every checksum fits")
 
 
 def _state(store: "FilesStore") -> Iterator[Finding]:
     path = store.state_path
     if not store.log.end() and not path.exists():
-        yield Finding(True, "state", "nothing is stored yet")
+        yield Finding("ok", "state", "nothing is stored yet")
         return
     kept, folded = store.new_state(), store.new_state()
     kept.refresh()
@@ -110,34 +119,34 @@ def _state(store: "FilesStore") -> Iterator[Finding]:
     folded.refresh(until=kept.position)
     orders = len(folded.tables()["orders"])
     if kept.tables() != folded.tables():
-        yield Finding(False, "state", f"{path} is not the fold of the log")
+        yield Finding("bad", "state", f"{path} is not the fold of the log", REPAIR)
     elif kept.damage:
-        yield Finding(False, "state", f"{path} {kept.damage}")
+        yield Finding("bad", "state", f"{path} {kept.damage}", REPAIR)
     else:
         text = f"{orders:,} order{'' if orders == 1 else 's'}, equal to the fold of the log"
-        yield Finding(True, "state", text)
+        yield Finding("ok", "state", text)
 
 
 def _snapshots(store: "FilesStore") -> Iterator[Finding]:
     for path in store.snapshots.paths:
         if damage := store.snapshots.damage(path):
-            yield Finding(False, "projections", f"{path} {damage}")
+            yield Finding("bad", "projections", f"{path} {damage}", REPAIR)
 
 
 def _permissions(store: "FilesStore") -> Iterator[Finding]:
     if paths := _too_open(store):
         names = ", ".join(path.name for path in paths)
-        yield Finding(False, "permissions", f"everybody on this machine can use {names}")
+        yield Finding("bad", "permissions", f"everybody on this machine can use {names}", REPAIR)
     else:
-        yield Finding(True, "permissions", "the files are private")
+        yield Finding("ok", "permissions", "the files are private")
 
 
 def _leftovers(store: "FilesStore") -> Iterator[Finding]:
     if paths := [*_temporary(store), *store.leases.dead()]:
         names = ", ".join(path.name for path in paths[:5])
-        yield Finding(False, "leftovers", f"{len(paths)} left by crashes: {names}")
+        yield Finding("bad", "leftovers", f"{len(paths)} left by crashes: {names}", REPAIR)
     else:
-        yield Finding(True, "leftovers", "none")
+        yield Finding("ok", "leftovers", "none")
 
 
 def _too_open(store: "FilesStore") -> list[Path]:

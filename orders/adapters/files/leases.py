@@ -1,8 +1,8 @@
 """How processes know each other to be alive: each keeps a lock file of its own locked.
 
-The kernel unlocks the file when its owner dies, however that happens, so there is no process
-id to be taken for another's. A lease's name is random and never used again, which makes it
-safe to remove the file.
+The kernel unlocks the file when its owner dies, however that happens, so no process id can be
+taken for another's: the one in a lease's name is there to be read. The rest of the name is
+random and never used again, which makes it safe to remove the file.
 """
 
 import fcntl
@@ -84,7 +84,7 @@ class Leases:
             os.close(self._mine[1])
 
     def _take(self) -> tuple[str, int] | None:
-        path = self._directory / new_id()
+        path = self._directory / f"{os.getpid()}.{new_id()}"
         with available(self._directory):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -92,6 +92,12 @@ class Leases:
             return path.name, descriptor
         os.close(descriptor)  # somebody swept it away before it was locked
         return None
+
+
+def process_of(name: str | None) -> int | None:
+    """Return the id of the process that took a lease, if its name tells."""
+    process, dot, _ = (name or "").partition(".")
+    return int(process) if dot and process.isdecimal() else None
 
 
 def _is_locked(path: Path) -> bool:

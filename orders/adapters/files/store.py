@@ -43,7 +43,7 @@ from ...messaging.message import Message
 from . import check as health
 from .conflicts import check_deliveries, check_orders
 from .disk import Disk
-from .leases import Leases
+from .leases import Leases, process_of
 from .ledger import Accounts
 from .line import BEGINNING, Position
 from .lock import FileLock
@@ -185,7 +185,15 @@ class FilesStore:
         """Yield the records between two places, oldest first; up to the last one by default."""
         end = None if until is None else Position(*until)
         for line, _, position, _ in self.log.read(Position(*after), end, containing(match)):
-            yield Record(position, line.seq, line.time, line.messages, line.deliveries, line.states)
+            yield Record(
+                position,
+                line.seq,
+                line.time,
+                line.messages,
+                line.deliveries,
+                line.states,
+                process_of(line.owner),
+            )
 
     def wait(self, after: Cursor, timeout: float) -> bool:
         """Wait until there is something after a place, `timeout` seconds at most."""
