@@ -1,37 +1,70 @@
 """The command for whoever wants to learn: scripted runs, each in a directory of its own."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import end_on_signals
+from .mistakes import UnknownName, WrongUse, within
 from .output import Console
+
+if TYPE_CHECKING:
+    from ..demos.failing import Plan
+
+ALL = "all"
 
 commands = typer.Typer()
 
 
-@commands.command(epilog="Example: orders demo unit-of-work --step")
+def _scenarios() -> list[str]:
+    from ..demos import SCENARIOS  # noqa: PLC0415 - only this command needs them
+
+    return [*SCENARIOS, ALL]
+
+
+@commands.command(epilog="Example: orders demo crash")
 def demo(
     context: typer.Context,
     scenario: Annotated[
-        str, typer.Argument(metavar="[SCENARIO]", help="Which; see --list.")
-    ] = "article",
+        str,
+        typer.Argument(
+            metavar="[SCENARIO]", autocompletion=_scenarios, help="Which, or all; see --list."
+        ),
+    ] = "tour",
     list_them: Annotated[bool, typer.Option("--list", help="List the scenarios.")] = False,
-    step: Annotated[bool, typer.Option("--step", help="Wait for Enter between steps.")] = False,
+    step: Annotated[
+        bool, typer.Option("--step", help="Show more at each step, and wait for Enter.")
+    ] = False,
+    fail: Annotated[
+        str | None,
+        typer.Option(metavar="SUBSCRIBER:N", help="Have the Nth run of a subscriber raise."),
+    ] = None,
 ) -> None:
-    """Play a scripted run, in a directory of its own.
+    """Play a scripted run; without a name, the tour: the whole idea in a minute.
 
-    Each run checks what it shows, and fails if that has not happened.
+    Each run has a directory of its own, checks what it shows, fails if that has not happened,
+    and leaves nothing behind.
     """
-    from ..demos import SCENARIOS, play  # noqa: PLC0415 - only this command needs them
+    from ..demos import SCENARIOS, play, play_all  # noqa: PLC0415 - as `_scenarios`
 
     console: Console = context.obj
     if list_them:
-        console.table(("Scenario", "Shows"), [(name, text) for name, text in SCENARIOS.items()])
+        console.table(("Scenario", "Shows"), [*SCENARIOS.items()])
         return
-    if scenario not in SCENARIOS:
-        raise typer.BadParameter(
-            f"no scenario {scenario!r}; there are {', '.join(SCENARIOS)}", context
-        )
-    end_on_signals()
-    play(scenario, console, step=step)
+    if scenario not in _scenarios():
+        with within(context):
+            raise UnknownName("scenario", scenario, _scenarios(), "orders demo --list")
+    plan = _plan(context, fail)
+    if scenario == ALL:
+        play_all(console, step=step, fail=plan)
+    else:
+        play(scenario, console, step=step, fail=plan)
+
+
+def _plan(context: typer.Context, fail: str | None) -> "Plan | None":
+    from ..demos.failing import Plan  # noqa: PLC0415 - as `_scenarios`
+
+    try:
+        return None if fail is None else Plan.parse(fail)
+    except ValueError as error:
+        with within(context):
+            raise WrongUse(f"--fail: {error}", "orders demo --fail order_created:1") from None

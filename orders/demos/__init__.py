@@ -2,101 +2,76 @@
 
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from ..application.notifications import Notice
-from ..application.store import Account
 from ..cli.output import Console
+from ..domain.text import count
 from ..errors import OrdersError
-from ..messaging.message import Event
-from ..messaging.subscriptions import Subscriber
+from .failing import Plan
+from .stage import Stage
+from .workspace import Workspace, play_in
+
+__all__ = ["SCENARIOS", "Stage", "play", "play_all"]
 
 SCENARIOS = {
+    "tour": "the whole idea in a minute: five scenes, read from the store",
     "article": "two orders, two notices, then the list: the article's run",
     "simple": "the same in twenty lines: pubsub and a dict, nothing of this package",
+    "subscriber": "one feature more, by calls and by publish/subscribe: the lines that change",
     "unit-of-work": "a command returns a value; events follow the commit, or never",
     "session": "override a dependency; add, commit, roll back an order",
     "failure": "a subscriber fails, is shown, is repaired, is delivered to again",
+    "poison": "a message that always fails ends as a dead letter; what comes after it flows",
     "system": "followers of the log count items, in one thread and in many",
+    "replay": "a projection with a bug, corrected and rebuilt; nobody is notified again",
     "crash": "kill -9 between commit and notice: the next command delivers",
-    "plugin": "refunds: a command, an event, a subscriber, a projection, a policy, in one module",
     "race": "eight processes at once, on plain TinyDB and on this store",
+    "key": "eight processes, one key, one order",
+    "plugin": "refunds: a command, an event, a subscriber, a projection, a policy, in one module",
 }
 
 
-class Stage:
-    """What a scenario plays on: a directory, a notifier, and an audience.
-
-    Attributes:
-        data: an empty directory, removed after the run.
-        console: shows data.
-        notices: the notices that the sales department has got so far.
-        failures: what subscribers raised so far, where the scenario has them reported here.
-    """
-
-    def __init__(self, console: Console, data: Path, *, step: bool) -> None:
-        self.data = data
-        self.console = console
-        self.notices: list[Notice] = []
-        self.failures: list[BaseException] = []
-        self._waits = step
-        self._failed: list[str] = []
-
-    def step(self, text: str) -> None:
-        """Say what happens next; with --step, wait until the presenter has said more."""
-        self.console.say("")
-        self.console.say(text, ">", "cyan")
-        if self._waits:
-            self.console.wait()
-
-    def say(self, text: str) -> None:
-        """Say something on the way."""
-        self.console.say(f"  {text}")
-
-    def show(self, text: str) -> None:
-        """Show output of another process, or of a comparison."""
-        self.console.records(line.split("\t") for line in text.splitlines())
-
-    def show_delivery(self, account: Account) -> None:
-        """Show a delivery as `orders deliveries` does."""
-        self.console.deliveries([account])
-
-    def failed(self, subscriber: Subscriber, event: Event, error: BaseException) -> None:
-        """Show and keep a subscriber's failure."""
-        self.failures.append(error)
-        self.say(f"{subscriber.name} failed on {type(event).__name__}: {error}")
-
-    def notify(self, notice: Notice) -> None:
-        """Show a notice and keep it (see `Notifier`)."""
-        self.notices.append(notice)
-        self.console.notify(notice)
-
-    def check(self, claim: str, is_true: bool) -> None:
-        """Say whether what was claimed has happened."""
-        mark, colour = ("ok:", "green") if is_true else ("NOT SO:", "red")
-        self.console.say(claim, f"  {mark}", colour)
-        if not is_true:
-            self._failed.append(claim)
-
-    def finish(self) -> None:
-        """End the run.
-
-        Raises:
-            OrdersError: a claim was not so.
-        """
-        if self._failed:
-            raise OrdersError(f"the demo did not show what it says: {'; '.join(self._failed)}")
-
-
-def play(scenario: str, console: Console, *, step: bool = False) -> None:
-    """Play one of `SCENARIOS` in a directory of its own.
+def play(
+    scenario: str,
+    console: Console,
+    *,
+    step: bool = False,
+    is_paced: bool = True,
+    fail: Plan | None = None,
+) -> int:
+    """Play one of `SCENARIOS` in a directory of its own; return how many claims were checked.
 
     Raises:
         OrdersError: it did not show what it says.
     """
     run: Callable[[Stage], None] = import_module(f".{scenario.replace('-', '_')}", __name__).run
-    with TemporaryDirectory(prefix="orders-demo-", ignore_cleanup_errors=True) as directory:
-        stage = Stage(console, Path(directory) / "data", step=step)
+    workspace = Workspace()
+    stage = Stage(console, workspace, step=step, is_paced=is_paced, plan=fail)
+
+    def from_start_to_end() -> None:
         run(stage)
         stage.finish()
+
+    play_in(workspace, from_start_to_end)
+    return stage.checks
+
+
+def play_all(console: Console, *, step: bool = False, fail: Plan | None = None) -> None:
+    """Play every scenario; show what came of each in a table.
+
+    Raises:
+        OrdersError: some did not show what they say.
+    """
+    results = []
+    for scenario, text in SCENARIOS.items():
+        console.say("")
+        console.say(text, f"{scenario}:", "magenta")
+        try:
+            checks = play(scenario, console, step=step, is_paced=False, fail=fail)
+            results.append((scenario, "✓ ok", count(checks, "check")))
+        except OrdersError as error:
+            results.append((scenario, "✗ NOT SO", str(error)))
+    console.say("")
+    console.table(("Scenario", "Result", "Checked"), results)
+    if wrong := [scenario for scenario, result, _ in results if result != "✓ ok"]:
+        names = ", ".join(wrong)
+        raise OrdersError(f"{count(len(wrong), 'scenario')} did not show what they say: {names}")

@@ -1,50 +1,75 @@
 """A process is killed between commit and notice: here, and as the article wires it."""
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 from tinydb import TinyDB
 
+from .. import OrderCreated, PlaceOrder
 from . import Stage
+from .workspace import Finished
 
 ARTICLE = Path(__file__).with_name("article_wiring.py")
+SYSTEMS = ("", "pypubsub and TinyDB", "orders")
 
 
 def run(stage: Stage) -> None:
     """Kill both; run the next command of both; see which one remembers the notice."""
     stage.data.mkdir()
-    plain = stage.data / "plain.json"
+    plain, store = stage.data / "plain.json", stage.data / "store"
 
-    stage.step("The article's wiring, killed between storing the order and the notice")
-    killed = _run(sys.executable, str(ARTICLE), str(plain), "magic carpet", "--die")
-    stage.check("the process was really killed", killed.returncode == -signal.SIGKILL)
-    after = _run(sys.executable, str(ARTICLE), str(plain), "rope")
-    stage.show(after.stdout)
-    stage.check("both orders are in its file", len(TinyDB(plain)) == 2)
-    stage.check("the first one's notice is lost for good", "magic carpet" not in after.stdout)
-
-    stage.step("orders place, killed at the same place: after the commit, before the notice")
-    orders = (sys.executable, "-m", "orders", "--data", str(stage.data / "store"))
-    killed = _run(*orders, "place", "magic carpet", ORDERS_FAULT="after-fsync")
-    stage.check("the process was really killed", killed.returncode == -signal.SIGKILL)
-    stage.check("nobody was notified", "New Order" not in killed.stdout)
-
-    stage.step("The next command makes the delivery that is pending")
-    after = _run(*orders, "place", "rope")
-    stage.show(after.stderr)
-    stage.show(after.stdout)
-    stage.check("the first order's notice came late, but came", "magic carpet" in after.stderr)
-    again = _run(*orders, "list")
-    stage.check("and only once", "New Order" not in again.stdout + again.stderr)
-    stage.check("both orders are stored", again.stdout.count("\n") == 2)
-
-
-def _run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    own = {name: value for name, value in os.environ.items() if not name.startswith("ORDERS_")}
-    own |= {"FORCE_COLOR": "", "PYTHONUTF8": "1"}
-    return subprocess.run(
-        command, env=own | environment, capture_output=True, encoding="utf-8", check=False
+    stage.step(
+        "Two processes are killed after they have stored an order, before the notice",
+        'ORDERS_FAULT=after-fsync orders place "magic carpet"',
+        asks="What does the sales department know of these orders?",
+        sends=PlaceOrder,
     )
+    theirs = stage.python(str(ARTICLE), str(plain), "magic carpet", "--die")
+    ours = stage.orders("place", "magic carpet", data=store, ORDERS_FAULT="after-fsync")
+    with stage.open(store) as app:
+        pending = [found.delivery.subscriber for found in app.store.pending()]
+        stored = app.orders.count()
+    stage.beside(
+        SYSTEMS,
+        ("command", f"{ARTICLE.name} --die", "orders place"),
+        ("process", theirs.process, ours.process),
+        ("ended by", _end(theirs.status), _end(ours.status)),
+        ("file", plain.name, "events.jsonl"),
+        ("orders in it", len(TinyDB(plain)), stored),
+        ("pending in it", "it knows nothing of notices", ", ".join(pending)),
+    )
+    stage.check("both processes were really killed", theirs.was_killed and ours.was_killed)
+    stage.check("nobody was notified", "New Order" not in theirs.output + ours.output)
+    stage.check("the order's delivery is pending", pending == ["order_created"])
+
+    stage.step(
+        "The next command of both, whichever it is",
+        "orders place rope",
+        asks="Who delivers what a dead process had yet to deliver?",
+        sends=OrderCreated,
+    )
+    theirs = stage.python(str(ARTICLE), str(plain), "rope")
+    ours = stage.orders("place", "rope", data=store)
+    stage.show(ours.talk)
+    stage.show(ours.output)
+    again = stage.orders("list", data=store)
+    stage.beside(
+        SYSTEMS,
+        ("process", theirs.process, ours.process),
+        ("orders", len(TinyDB(plain)), again.output.count("\n")),
+        ("notices", theirs.output.count("New Order"), (ours.talk + ours.output).count("New Order")),
+        ("magic carpet", *(_notified("magic carpet", one) for one in (theirs, ours))),
+        ("rope", *(_notified("rope", one) for one in (theirs, ours))),
+    )
+    stage.check("the article's order is in its file", len(TinyDB(plain)) == 2)
+    stage.check("its notice is lost for good", "magic carpet" not in theirs.output + theirs.talk)
+    stage.check("the notice of orders came late, but came", "magic carpet" in ours.talk)
+    stage.check("and only once", "New Order" not in again.output + again.talk)
+    stage.check("both orders are stored", again.output.count("\n") == 2)
+
+
+def _end(status: int) -> str:
+    return f"signal {-status}" if status < 0 else f"exit {status}"
+
+
+def _notified(item: str, finished: Finished) -> str:
+    return "notified" if f"['{item}']" in finished.output + finished.talk else "lost"

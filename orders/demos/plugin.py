@@ -1,9 +1,6 @@
 """A plugin adds to the system: refunds, from `refund.py`, that the package knows nothing of."""
 
-import subprocess
-import sys
-
-from .. import PlaceOrder, ShipOrder, bootstrap
+from .. import PlaceOrder, ShipOrder
 from ..errors import ForbiddenMove
 from ..projections.follower import current
 from . import Stage
@@ -15,8 +12,12 @@ def run(stage: Stage) -> None:
     """Refund orders, in Python and from the command line; see who hears of it."""
     from .refund import RefundOrder, RefundReasons  # noqa: PLC0415 - it defines new messages
 
-    with bootstrap(stage.data, notifier=stage, plugins=[PLUGIN]) as app:
-        stage.step(f'bootstrap(plugins=["{PLUGIN}"]): place, ship, refund')
+    with stage.open(plugins=[PLUGIN]) as app:
+        stage.step(
+            f'bootstrap(plugins=["{PLUGIN}"]): place, ship, refund',
+            asks="Which line of the package has to change for refunds?",
+            sends=ShipOrder,
+        )
         first, second = (app.bus.send(PlaceOrder((item,), "Ada")) for item in ("rope", "lamp"))
         for order_id in (first, second):
             app.bus.send(ShipOrder(order_id))
@@ -24,23 +25,24 @@ def run(stage: Stage) -> None:
         stage.check("the order is refunded", app.orders.get(first).status == "refunded")
         stage.check("its subscriber has notified", stage.notices[-1].title == "Refund")
 
-        stage.step("Its rule is a rule of the order: a second refund is refused")
+        stage.step(
+            "Its rule is a rule of the order: a second refund is refused",
+            asks="Where does it say that only a shipped order can be refunded?",
+        )
         try:
             app.bus.send(RefundOrder(first, "again"))
         except ForbiddenMove as error:
             stage.say(f"it raised: {error}")
         stage.check("the order is as it was", app.orders.get(first).version == 3)
 
-    stage.step(f"orders --plugin {PLUGIN} refund {second[:8]}")
-    line = (sys.executable, "-m", "orders", "--data", str(stage.data), "--plugin", PLUGIN)
-    refund = subprocess.run(
-        (*line, "refund", second, "--reason", "too short"),
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
+    stage.step(
+        "It adds a command to the command line",
+        f'orders --plugin {PLUGIN} refund {second[:8]} --reason "too short"',
+        asks="What does `orders list` show of a refund where the plugin is not loaded?",
     )
-    stage.show(refund.stderr)
-    with bootstrap(stage.data, notifier=stage, plugins=[PLUGIN]) as app:
+    refund = stage.orders("refund", second, "--reason", "too short", plugins=[PLUGIN])
+    stage.show(refund.talk)
+    with stage.open(plugins=[PLUGIN]) as app:
         orders = app.orders.list()
         stage.console.orders(orders)
         sweet = [order.customer for order in orders if order.items == ("box of chocolates",)]

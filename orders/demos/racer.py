@@ -1,6 +1,6 @@
-"""One of the writers of `race.py`: ready, steady, go.
+"""One of the writers of `race.py` and `key.py`: ready, steady, go.
 
-python -m orders.demos.racer plain|store PATH ORDERS
+python -m orders.demos.racer plain|store|key PATH ORDERS
 """
 
 import sys
@@ -8,7 +8,8 @@ import sys
 from tinydb import TinyDB
 
 from .. import PlaceOrder, bootstrap
-from ..application.notifications import NullNotifier
+
+KEY = "checkout-4711"
 
 
 def main(kind: str, path: str, count: int) -> None:
@@ -19,10 +20,11 @@ def main(kind: str, path: str, count: int) -> None:
     if kind == "plain":
         for number in range(count):
             TinyDB(path).insert({"items": [f"item {number}"]})
-    else:
-        with bootstrap(path, notifier=NullNotifier()) as app:
-            for number in range(count):
-                app.bus.send(PlaceOrder((f"item {number}",)))
+        return
+    with bootstrap(path) as app:
+        for number in range(count):
+            key = KEY if kind == "key" else None
+            print(app.bus.send(PlaceOrder((f"item {number}",), key=key)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """pybondi's example, on orders: a session that adds, commits and rolls back aggregates."""
 
-from .. import Notice, Order, PlaceOrder, bootstrap
+from .. import Notice, NotifySales, Order, PlaceOrder
 from ..domain.events import Added, Committed, RolledBack, UnitEvent
 from ..errors import ForbiddenMove
 from . import Stage
@@ -19,9 +19,13 @@ class Megaphone:
 
 def run(stage: Stage) -> None:
     """Show dependency injection, and what becomes of an order in a unit of work."""
-    stage.step("Override a dependency in one line: bootstrap(notifier=Megaphone())")
+    stage.step(
+        "Override a dependency in one line: bootstrap(notifier=Megaphone())",
+        asks="Where is it said that notices are printed?",
+        sends=NotifySales,
+    )
     megaphone = Megaphone()
-    with bootstrap(stage.data / "loud", notifier=megaphone) as app:
+    with stage.open(stage.data / "loud", notifier=megaphone) as app:
         app.bus.send(PlaceOrder(("magic carpet",)))
     stage.say(megaphone.said[0])
     stage.check("the notice went there", megaphone.said == ["MAGIC CARPET!"])
@@ -31,17 +35,23 @@ def run(stage: Stage) -> None:
     def hear(event: UnitEvent) -> None:
         heard.append(type(event).__name__)
 
-    with bootstrap(stage.data, notifier=stage) as app:
+    with stage.open() as app:
         app.bus.subscribe(UnitEvent, hear, name="hear")
 
-        stage.step("Add and commit: the order is stored")
+        stage.step(
+            "Add and commit: the order is stored",
+            asks="Who may change an order, and when is that known to others?",
+        )
         order = Order.place(["100 inch TV"], customer="Ada")
         with app.uow() as uow:
             uow.orders.add(order)
         stage.check("it can be looked up", app.orders.get(order.id).customer == "Ada")
         stage.check("Added, then Committed", heard == [Added.__name__, Committed.__name__])
 
-        stage.step("Ship it, then fail: everything is as it was, the order in memory too")
+        stage.step(
+            "Ship it, then fail: everything is as it was, the order in memory too",
+            asks="What does the object say when its transaction has failed?",
+        )
         heard.clear()
         try:
             with app.uow() as uow:
@@ -58,7 +68,10 @@ def run(stage: Stage) -> None:
         stage.check("the stored order is untouched", app.orders.get(order.id).version == 1)
         stage.check("Added, then RolledBack", heard == [Added.__name__, RolledBack.__name__])
 
-        stage.step("Ship it and commit")
+        stage.step(
+            "Ship it and commit",
+            asks="Which version of the order does the commit build on?",
+        )
         with app.uow() as uow:
             uow.orders.add(order)
             order.ship()

@@ -12,7 +12,11 @@ SOURCE = Path(__file__).with_name("twenty_lines.py")
 
 def run(stage: Stage) -> None:
     """Run the twenty lines, and check the two notices they print."""
-    stage.step(f"python {SOURCE.name}")
+    stage.step(
+        "The article's simple version: pypubsub and a dict",
+        f"python {SOURCE.name}",
+        asks="What is left of the orders when the program ends?",
+    )
     printed = StringIO()
     with redirect_stdout(printed):
         orders = run_path(str(SOURCE))["orders"]

@@ -1,6 +1,6 @@
 """The message-bus library's example, on orders: commands, events, and the commit between them."""
 
-from .. import Event, OrderCreated, OrdersError, PlaceOrder, bootstrap
+from .. import Event, OrderCreated, OrdersError, PlaceOrder
 from ..errors import InvalidOrder
 from . import Stage
 
@@ -22,12 +22,20 @@ def run(stage: Stage) -> None:
     def count_items(event: OrderCreated) -> None:
         heard.append(f"stock counts {len(event.items)} items")
 
-    with bootstrap(stage.data, notifier=stage, on_failure=stage.failed) as app:
-        stage.step("A command returns a value: the order's id")
+    with stage.open() as app:
+        stage.step(
+            "A command returns a value: the order's id",
+            asks="Commands are sent, events are published: which of them can answer?",
+            sends=PlaceOrder,
+        )
         order_id = app.bus.send(PlaceOrder(("100 inch TV",)))
         stage.check(f"PlaceOrder returned {order_id}", app.orders.get(order_id).id == order_id)
 
-        stage.step("Events follow the commit: inside the unit nobody has heard of the order")
+        stage.step(
+            "Events follow the commit: inside the unit nobody has heard of the order",
+            asks="What if the sales department heard of it, and then the commit failed?",
+            sends=PlaceOrder,
+        )
         app.bus.subscribe("order-*", audit, name="audit")
         with app.uow():
             app.bus.send(PlaceOrder(("magic carpet",)))
@@ -37,7 +45,10 @@ def run(stage: Stage) -> None:
             "after the unit: the notice and the event", len(stage.notices) == 2 and len(heard) == 1
         )
 
-        stage.step("A unit that fails leaves nothing: no order, no event, no notice")
+        stage.step(
+            "A unit that fails leaves nothing: no order, no event, no notice",
+            asks="What is in the log of an order that was taken back?",
+        )
         try:
             with app.uow():
                 app.bus.send(PlaceOrder(("soft cheese",)))
@@ -47,14 +58,21 @@ def run(stage: Stage) -> None:
         stage.check("still two orders, two notices", app.orders.count() == len(stage.notices) == 2)
         stage.check("still one event heard", len(heard) == 1)
 
-        stage.step("Unless an event is meant to survive: a refused order is announced")
+        stage.step(
+            "Unless an event is meant to survive: a refused order is announced",
+            asks="Who would want to hear of an order that is none?",
+        )
         try:
             app.bus.send(PlaceOrder(("   ",)))
         except InvalidOrder as error:
             stage.say(f"it raised: {error}")
         stage.check("audit heard OrderRejected", heard[1:] == ["audit heard OrderRejected"])
 
-        stage.step("A failing subscriber stops nobody: audit, then mail (fails), then stock")
+        stage.step(
+            "A failing subscriber stops nobody: audit, then mail (fails), then stock",
+            asks="Whose problem is a mail server that is down?",
+            sends=OrderCreated,
+        )
         heard.clear()
         app.bus.subscribe(OrderCreated, mail_customer, name="mail_customer")
         app.bus.subscribe(OrderCreated, count_items, name="count_items")
