@@ -107,9 +107,12 @@ def _line(placed: _Placed, start: datetime, width: int) -> RenderableType:
     else:
         called = _padded(text_of(name, _name_style(node)), aligned - len(indent))
         said = called + _rest(node, width)
-    when = node.time if node.kind in {"command", "event", "failed", "dead"} else node.began
+    said.rstrip()
+    when = _when(node)
     line = Table.grid(
-        Column(width=TIME, no_wrap=True), Column(no_wrap=True), Column(overflow="fold")
+        Column(width=TIME if width >= TINY else TIME - 1, no_wrap=True),
+        Column(no_wrap=True),
+        Column(overflow="fold"),
     )
     line.add_row(
         Text(_after(when - start) if when else "", "dim"),
@@ -117,6 +120,14 @@ def _line(placed: _Placed, start: datetime, width: int) -> RenderableType:
         said,
     )
     return line
+
+
+def _when(node: Node) -> datetime | None:
+    """Return when it was, or when a delivery began: at the latest when it sent its commands."""
+    if node.kind in {"command", "event", "failed", "dead"}:
+        return node.time
+    sent = (child.time for child in node.children if child.kind == "command" and child.time)
+    return min([node.began, *sent]) if node.began else None
 
 
 def _rest(node: Node, width: int) -> Text:
@@ -129,8 +140,8 @@ def _rest(node: Node, width: int) -> Text:
         link = link_of(node.function)
         place = Text(place_of(node.function) or "", Style(dim=True, link=link))
         said += _padded(place, PLACE) if node.note else place
-    elif node.function is None and node.kind in NAMES:
-        said += Text("not registered in this process  ", "dim")
+    elif node.function is None and node.kind in NAMES and node.kind != "pending":
+        said += Text("not known here  ", "dim")
     said += text_of(node.note, "" if node.is_well else _STYLES[node.kind])
     return said
 

@@ -152,17 +152,11 @@ def _delivery_node(app: Traced, subscriber: str, history: History, is_abandoned:
     """Return a delivery with each of its attempts, if there is more to say than that it ran."""
     time, last, _ = history[-1]
     what_came = [*_what_came(history, is_abandoned)]
-    advice = {
-        "done": "",
-        "failed": f"try orders retry {last.event[:8]}",
-        "dead": f"given up after retries; try orders retry {last.event[:8]}",
-        "pending": _why_pending(app, last, is_abandoned),
-    }[last.status]
     state = {
         "done": "ran",
-        "failed": f"failed; {advice}",
-        "dead": f"dead letter, {advice}",
-        "pending": advice,
+        "failed": f"failed; try orders retry {last.event[:8]}",
+        "dead": f"dead letter, given up after retries; try orders retry {last.event[:8]}",
+        "pending": _why_pending(app, last, is_abandoned),
     }[last.status]
     function = _function(app, subscriber)
     facts = [_source(function), state]
@@ -176,7 +170,7 @@ def _delivery_node(app: Traced, subscriber: str, history: History, is_abandoned:
     attempts = [node for node in what_came if node.kind == "attempt"]
     if is_well and len(attempts) == 1:
         what_came = [node for node in what_came if node.kind != "attempt"]
-    note = advice
+    note = state
     if is_well:
         late = "late" if last.deaths else ""
         again = f"{ordinal(last.attempts)} attempt" if last.attempts > 1 else ""
