@@ -1,6 +1,6 @@
 """What `orders` says of itself: the start page, `orders help`, and what --help adds to Typer's."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -14,7 +14,7 @@ from .options import open_store
 from .output import Console, wrapped
 
 SLOGAN = "the order system you can kill at any line"
-MANY = 1_000  # orders; with more, to look for what has failed takes longer than a list
+MANY = 100  # orders; with more, to look for what has failed takes longer than a list
 NARROW = 28  # columns that an explanation needs beside what it explains
 
 
@@ -129,17 +129,17 @@ def show_start_page(context: typer.Context) -> None:
     grouped = [
         (panel, ", ".join(names)) for panel, names in panels(context.command, context).items()
     ]
-    page = (
-        ("Start here", START),
-        ("Commands", grouped),
-        ("The store here", list(_store_lines(context))),
-    )
     width = console.width
-    console.heading(f"orders {__version__}: {SLOGAN}")
-    for title, rows in page:
+    page = (
+        ("Start here", laid_out(START, width)),
+        ("Commands", laid_out(grouped, width)),
+        ("The store here", _indented(_store_lines(context), width)),
+    )
+    console.heading(wrapped(f"orders {__version__}: {SLOGAN}", width))
+    for title, lines in page:
         console.lines([""])
         console.heading(title)
-        console.lines(laid_out(rows, width))
+        console.lines(lines)
 
 
 def draw_environment() -> None:
@@ -158,7 +158,7 @@ def draw_environment() -> None:
     )
 
 
-def _store_lines(context: typer.Context) -> Iterator[tuple[str, str]]:
+def _store_lines(context: typer.Context) -> Iterator[str]:
     """Yield where the store is and what is in it; nothing that would take longer than a list."""
     where = context.meta["data"]
     try:
@@ -168,17 +168,24 @@ def _store_lines(context: typer.Context) -> Iterator[tuple[str, str]]:
             unmade: list[Status] = ["failed", "dead"]
             failed = sum(1 for _ in app.store.deliveries(*unmade)) if orders <= MANY else 0
     except OrdersError as error:
-        yield where, f"cannot be used: {error}"
+        yield where
+        yield f"cannot be used: {error}"
         if error.hint:
-            yield "try:", error.hint
+            yield f"try: {error.hint}"
         return
-    yield where, count(orders, "order") if orders else "empty so far"
+    yield where
+    yield count(orders, "order")
     if pending:
-        yield "orders list", f"delivers what is pending: {pending:,}"
+        yield f"{pending:,} pending: orders list delivers what a killed process left"
     if failed:
-        yield "orders retry --all", f"delivers again what has failed: {failed:,}"
+        yield f"{failed:,} failed: orders retry --all delivers again"
     if orders > MANY:
-        yield "orders deliveries --failed", "shows what has failed"
+        yield "orders deliveries --failed shows what has failed"
+
+
+def _indented(lines: Iterable[str], width: int) -> Iterator[str]:
+    for line in lines:
+        yield from (f"  {part}" for part in wrapped(line, width - 2).splitlines())
 
 
 def laid_out(rows: Sequence[tuple[str, str]], width: int) -> Iterator[str]:
@@ -186,8 +193,8 @@ def laid_out(rows: Sequence[tuple[str, str]], width: int) -> Iterator[str]:
     first = max(len(left) for left, _ in rows) + 4
     for left, right in rows:
         if width - first < NARROW:
-            yield from (f"  {line}" for line in wrapped(left, width - 2).splitlines())
-            yield from (f"    {line}" for line in wrapped(right, width - 4).splitlines())
+            yield from _indented([left], width)
+            yield from (f"  {line}" for line in _indented([right], width - 2))
         else:
             begin, *more = wrapped(right, width - first).splitlines()
             yield f"  {left:{first - 2}}{begin}"

@@ -100,8 +100,8 @@ class Console:
         return get_terminal_size().columns if self.draws else PLAIN_WIDTH
 
     def heading(self, text: str) -> None:
-        """Print a line that is bold where somebody reads it."""
-        self._print([_styled(safe(text), sys.stdout)])
+        """Print lines that are bold where somebody reads them."""
+        self._print(_styled(safe(line), sys.stdout) for line in text.splitlines())
 
     def say(
         self, text: str, mark: str = "", colour: str | None = None, *, hint: str | None = None

@@ -83,7 +83,7 @@ class FilesStore:
         warn: Callable[[str], None] = ignore,
     ) -> None:
         self.directory = Path(directory)
-        self.location = str(directory)
+        self.location = str(self.directory.absolute())
         self.commits = 0
         self.log_path = self.directory / "events.jsonl"
         self.state_path = self.directory / "orders.json"
