@@ -35,7 +35,9 @@ class Orders:
             WiringError: the limit is no number of orders.
         """
         if limit is not None and not (isinstance(limit, int) and limit >= 0):
-            raise WiringError(f"{limit!r} is no number of orders; give 0 or more, or None for all")
+            raise WiringError(
+                f"{limit!r} is no number of orders", "give 0 or more, or None for all"
+            )
         return self._store.orders(wanted, limit)
 
     def count(self, wanted: Filter = EVERY_ORDER) -> int:

@@ -109,7 +109,7 @@ class Unit:
         if known is order:
             return False
         if known is not None or order.id in self._changes:
-            raise WrongPayload(f"order {order.id} is in this unit already; change that one")
+            raise WrongPayload(f"order {order.id} is in this unit already", "change that one")
         self.orders[order.id] = order
         if order.key is not None:
             self.keys[order.key] = order.id

@@ -100,7 +100,7 @@ class UnitOfWork:
         """
         unit = self._open.get()
         if unit is None or not unit.depth:
-            raise OrdersError("no unit of work is open: use `with uow:`")
+            raise OrdersError("no unit of work is open", "use `with uow:`")
         return unit
 
     @property
@@ -112,7 +112,7 @@ class UnitOfWork:
     def add(self, order: Order) -> None:
         """Put `order` under the unit; see `UnitOrders.add`."""
         if not isinstance(order, Order):
-            raise WrongPayload(f"{type(order).__name__} is no Order; add what `get` returned")
+            raise WrongPayload(f"{type(order).__name__} is no Order", "add what `get` returned")
         if self.unit.add(order):
             self._announce(Added, [order.id])
 
@@ -123,7 +123,9 @@ class UnitOfWork:
             WrongPayload: it is no event with a topic, or changes an order and cannot follow.
         """
         if not isinstance(event, Event) or event.topic is None:
-            raise WrongPayload(f"{type(event).__name__} is no event with a topic; emit events only")
+            raise WrongPayload(
+                f"{type(event).__name__} is no event with a topic", "emit events only"
+            )
         if not self.is_open:
             with self.begin():
                 self.emit(event)
@@ -155,7 +157,8 @@ class UnitOfWork:
                 self._abandon(self.unit)
                 raise WiringError(
                     f"the handler of {type(command).__name__} has left a unit of work open, so"
-                    " nothing was stored; use `with uow:`"
+                    " nothing was stored",
+                    "use `with uow:`",
                 )
             self._note(command, self.unit)
 

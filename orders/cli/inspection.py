@@ -10,6 +10,7 @@ from ..bootstrap import App
 from ..domain.text import count
 from ..tools.json_lines import as_json, json_array
 from . import rows
+from .mistakes import WrongUse
 from .options import JsonOption, OrderArgument, open_store
 from .output import Console
 
@@ -50,7 +51,7 @@ def watch(
 ) -> None:
     """Show what every terminal stores, messages and deliveries, until Ctrl-C."""
     if until_idle is not None and math.isnan(until_idle):
-        raise typer.BadParameter("--until-idle wants a number of seconds", context)
+        raise WrongUse("--until-idle wants a number, 0 or more, not 'nan'")
     from ..queries.feed import feed  # noqa: PLC0415 - a start pays for what it uses
 
     with open_store(context, recover=False) as (console, app):

@@ -10,6 +10,7 @@ from ..domain.text import count
 from ..errors import OrdersError
 from ..tools.json_lines import json_array
 from . import rows
+from .mistakes import WrongUse
 from .options import JsonOption, end_on_signals, open_store, react
 from .output import Console
 
@@ -46,13 +47,13 @@ def retry(
 ) -> None:
     """Deliver again what has failed: some events by id, or all."""
     if bool(ids) == every:
-        raise typer.BadParameter("give the ids of events, or --all", context)
+        raise WrongUse("orders retry needs ids of events, or --all", "orders retry --all")
     with open_store(context) as (console, app):
         done, tried = app.deliveries.retry(ids)
         console.say(f"{done} of {tried} delivered." if tried else "Nothing has failed.")
         if done < tried:
             raise OrdersError(
-                "the rest failed again, or has no subscriber here; see orders deliveries --failed"
+                "the rest failed again, or has no subscriber here", "orders deliveries --failed"
             )
 
 

@@ -84,7 +84,7 @@ class Console:
 
     def _explain(self, error: Any) -> ExitStatus:
         if isinstance(error, Interrupted):
-            self.warn(f"interrupted: {error}")
+            self.warn(f"interrupted: {error}", error.hint)
             return ExitStatus.INTERRUPTED
         if isinstance(error, OrdersError):
             for line in error.lines if isinstance(error, ImportRefused) else ():

@@ -49,7 +49,9 @@ def apply(event: OrderEvent, order: OrderState | None) -> OrderState:  # noqa: A
         ForbiddenMove: the event cannot happen to the order as it is.
         WrongPayload: nobody has registered what such an event changes.
     """
-    raise WrongPayload(f"{type(event).__name__} changes no order; register how with apply.register")
+    raise WrongPayload(
+        f"{type(event).__name__} changes no order", "register how with apply.register"
+    )
 
 
 @apply.register

@@ -123,7 +123,7 @@ class MessageBus:
         """
         check_target(target)
         if not isinstance(priority, int):
-            raise WiringError(f"{priority!r} is no priority; give a whole number")
+            raise WiringError(f"{priority!r} is no priority", "give a whole number")
         with self._lock:  # or another thread could keep what it found before
             subscriber = self._subscriber(handler, name)
             self._subscriptions.append(Subscription(target, subscriber, priority))
@@ -144,7 +144,7 @@ class MessageBus:
             WrongPayload: `command` is not a command.
         """
         if not isinstance(command, Command):
-            raise WrongPayload(f"{type(command).__name__} is no command; send commands only")
+            raise WrongPayload(f"{type(command).__name__} is no command", "send commands only")
         if type(command) not in self._handlers:
             raise NoHandler(type(command))
         reply: list[Any] = []
@@ -306,7 +306,7 @@ class MessageBus:
             result = handler(message, **supplied)
             if result is not None and (isawaitable(result) or isgenerator(result)):
                 getattr(result, "close", lambda: None)()  # or Python warns that nobody awaited it
-                raise WiringError(f"{name} returned {result!r}, which nobody runs; do the work")
+                raise WiringError(f"{name} returned {result!r}, which nobody runs", "do the work")
             return result
 
         return run

@@ -82,7 +82,7 @@ class Message(
             cls.topic = None  # a topic is not inherited
         else:
             if not (isinstance(topic, str) and _TOPIC.fullmatch(topic)):
-                raise WiringError(f"{topic!r} is not a topic; write it like order-created")
+                raise WiringError(f"{topic!r} is not a topic", "write it like order-created")
             if (first := _by_topic.get(topic)) is not None:
                 raise DuplicateMessage("the topic", first, cls)
             _by_topic[topic] = cls
@@ -99,7 +99,7 @@ class Message(
     def _check_types(self) -> None:
         name, tag = type(self).__name__, type(self).__struct_config__.tag  # not there on definition
         if not re.fullmatch(rf"{name}(@[1-9]\d*)?", str(tag)):
-            raise WiringError(f"{tag!r} is not a tag of {name}; write {name}@2")
+            raise WiringError(f"{tag!r} is not a tag of {name}", f"write {name}@2")
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, list):

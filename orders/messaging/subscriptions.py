@@ -93,12 +93,12 @@ def stable_name(handler: Handler, given: str | None) -> str:
     own = getattr(handler, "__qualname__", "<nameless>")
     if given is None and "<" in own:
         raise WiringError(
-            f"{display_name(handler)} has no name that is the same after a restart;"
-            " give it one: name='...'"
+            f"{display_name(handler)} has no name that is the same after a restart",
+            "give it one: name='...'",
         )
     name = own if given is None else given
     if not (isinstance(name, str) and name.strip() and name.isprintable()):
-        raise WiringError(f"{name!r} is no name of a subscriber; give it printable text")
+        raise WiringError(f"{name!r} is no name of a subscriber", "give it printable text")
     return name
 
 

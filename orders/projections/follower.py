@@ -182,12 +182,12 @@ def check_projection(projection: Projection) -> None:
     name = getattr(projection, "name", None)
     if not (isinstance(name, str) and re.fullmatch(_NAME, name)):
         raise WiringError(
-            f"{name!r} is no name of {type(projection).__name__}; write it like item-sales"
+            f"{name!r} is no name of {type(projection).__name__}", "write it like item-sales"
         )
     follow = getattr(projection, "follow", None)
     if not isinstance(follow, tuple | list):
         raise WiringError(
-            f"{type(projection).__name__} cannot follow {follow!r}; write it like (OrderCreated,)"
+            f"{type(projection).__name__} cannot follow {follow!r}", "write it like (OrderCreated,)"
         )
     for target in follow:
         check_target(target)

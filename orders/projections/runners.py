@@ -80,7 +80,7 @@ class Runner(ABC):
                 one name.
         """
         if self._is_started:
-            raise WiringError("the runner is started already; stop it first")
+            raise WiringError("the runner is started already", "stop it first")
         self.errors, self._followers, self._stopped = [], [], set()
         self._has_failed.clear()
         for make in self._makers:
@@ -96,7 +96,7 @@ class Runner(ABC):
                 self._followers.append(follower)
         names = [follower.name for follower in self._followers]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise WiringError(f"two followers are named {', '.join(twice)}; rename one")
+            raise WiringError(f"two followers are named {', '.join(twice)}", "rename one")
         self._is_started = True
         self._uow.watchers.append(self.wake)
         self._run()
@@ -111,7 +111,7 @@ class Runner(ABC):
         if not self._is_started:
             return
         if self._uow.is_open:
-            raise WiringError("a runner cannot stop inside a unit of work; end the unit first")
+            raise WiringError("a runner cannot stop inside a unit of work", "end the unit first")
         self._drain()
         self._is_started = False
         self._uow.watchers.remove(self.wake)

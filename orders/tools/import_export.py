@@ -149,9 +149,10 @@ def import_orders(app: App, orders: deque[FileOrder], advance: Callable[[], None
     except KeyboardInterrupt:  # perhaps after the commit, while its events were delivered
         app.deliveries.recover()
         imported += len(new) if new and new[-1] in app.orders else 0
-        raise Interrupted(f"{imported:,} orders imported; run it again for the rest") from None
+        raise Interrupted(f"{imported:,} orders imported", "run it again for the rest") from None
     except StoreError as error:
-        raise StoreError(f"{imported:,} orders imported; of the rest: {error}") from error
+        what = f"{imported:,} orders imported; of the rest: {error}"
+        raise StoreError(what, error.hint) from error
     return Counts(imported, skipped)
 
 
