@@ -136,7 +136,8 @@ def _what_came(delivery: Delivery) -> str:
     again = f"{ordinal(delivery.attempts)} attempt" if delivery.attempts > 1 else ""
     if delivery.deaths:
         again = "taken over" if delivery.status == "pending" else "late"
-    return ", ".join(filter(None, (delivery.error, again)))
+    _, _, error = (delivery.error or "").partition(": ")  # a line has no room for its class
+    return ", ".join(filter(None, (error or delivery.error, again)))
 
 
 def _source(handler: Handler | None) -> tuple[str, str]:

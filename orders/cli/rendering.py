@@ -43,7 +43,7 @@ LINE_STYLES = {
     "failed": "red",
     "dead": "red",
 }
-TINY, NARROW, WIDE = 60, 72, 110  # columns from which a line has place, topic, time and id
+TINY, NARROW, WIDE = 60, 76, 110  # columns from which a line has place, topic, time and id
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff\U00010800-\U00010fff]")
 _ISOLATED = "\u2068{}\u2069"  # ours, for `safe` leaves none of the user's
 
@@ -84,11 +84,12 @@ def _drawn_line(line: Line, width: int) -> Text:
     if width >= WIDE:
         drawn += _cell(text_of(_clock(line.time), "dim"), 13) + _cell(short, SHORT_ID + 1)
     if width >= NARROW:
-        drawn += _cell(text_of(line.topic, "dim"), 15)
+        drawn += _cell(text_of(line.topic, "dim"), 18)
     drawn += _cell(text_of(MARKS[line.kind], style), 2)
     drawn += _cell(text_of(line.name, style), 15 if width >= TINY else 11)
     if line.kind != "event":
-        drawn += Text.assemble(("→ ", "dim"), _cell(text_of(line.handler or "nobody here"), 14))
+        handler = _cell(text_of(line.handler or "nobody here"), 15 if width >= TINY else 14)
+        drawn += Text.assemble(("→ ", "dim"), handler)
         if width >= TINY:
             drawn += _linked(line)
     elif line.id and TINY <= width < WIDE:

@@ -29,6 +29,8 @@ FINDING_MARKS = {"ok": "✓", "waiting": "●", "bad": "✗"}
 FINDING_STYLES = {"ok": "green", "waiting": "yellow", "bad": "red"}
 KIND_STYLES = {"command": LINE_STYLES["command"], "event": LINE_STYLES["event"]}
 
+MOST = 16  # columns of a subscriber's name that errors may not take
+
 _PLACE = re.compile(r" \([^)]*\)")
 
 
@@ -97,12 +99,14 @@ def delivery_table(accounts: Iterable[Account]) -> RenderableType:
     """Draw deliveries, one a row."""
     rows, time = list(accounts), now()
     length = short_length([account.delivery.event for account in rows])
+    longest = max((cell_len(account.delivery.subscriber) for account in rows), default=0)
 
     def draw(width: int) -> RenderableType:
         is_narrow = width < TINY
         more = [] if is_narrow else ["Tries", "Changed"]
         table = _table("Event", "" if is_narrow else "Status", "Subscriber", *more, "Last error")
         table.columns[0].no_wrap = table.columns[1].no_wrap = True
+        table.columns[2].min_width = min(longest, MOST)
         for column in table.columns[3:-1]:
             column.no_wrap = True
         for delivery, _, changed, _ in rows:
@@ -149,7 +153,8 @@ def finding_lines(findings: Iterable[Finding]) -> RenderableType:
             said += Text.assemble("  → ", text_of(finding.cure, "bold"))
         if finding.state == "ok":
             said.no_wrap, said.overflow = True, "ellipsis"
-        grid.add_row(Text(FINDING_MARKS[finding.state], style), text_of(finding.subject), said)
+        subject = text_of(f"{finding.subject} ")
+        grid.add_row(Text(FINDING_MARKS[finding.state], style), subject, said)
     return grid
 
 
