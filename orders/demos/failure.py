@@ -61,7 +61,12 @@ def run(stage: Stage) -> None:
         )
         stage.check("it fails again", app.deliveries.retry() == (0, 1))
 
-        stage.step("Repair the server; deliver again", "orders retry --all", sends=OrderCreated)
+        stage.step(
+            "Repair the server; deliver again",
+            "orders retry --all",
+            asks="Who hears of the order now, and who does not?",
+            sends=OrderCreated,
+        )
         server.is_up = True
         stage.check("it is delivered", app.deliveries.retry() == (1, 1))
         stage.check("the mail went out, once", server.sent == [order_id])
