@@ -55,7 +55,7 @@ def test_each_line_has_number_topic_mark_message_handler_and_place(screen, livel
             handlers.ship_order,
         )
     )
-    third = shown_lines(shown)[-6].split()[-2]
+    third = shown_lines(shown)[-5].split()[-2]
     assert status == 0
     assert shown_lines(shown) == [
         f"   1 place-order       ◆ PlaceOrder     → place_order    {place}",
