@@ -234,12 +234,17 @@ class Console:
 
 
 def wrapped(text: str, width: int) -> str:
-    """Return `text` with line feeds in the place of spaces, where a line is full."""
-    lines = [""]
-    for word in text.split(" "):
-        line = f"{lines[-1]} {word}" if lines[-1] else word
-        if lines[-1] and columns(line) > width:
-            lines.append(word)
+    """Return `text` with line feeds in the place of spaces, where a line is full.
+
+    Each line is as far from the edge as the first one.
+    """
+    first, *words = text.lstrip(" ").split(" ")
+    edge = " " * (len(text) - len(text.lstrip(" ")))
+    lines = [edge + first]
+    for word in words:
+        line = f"{lines[-1]} {word}"
+        if columns(line) > width:
+            lines.append(edge + word)
         else:
             lines[-1] = line
     return "\n".join(lines)

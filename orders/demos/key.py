@@ -17,8 +17,13 @@ def run(stage: Stage) -> None:
     )
     pressed = stage.race("key", stage.data, WRITERS, 1)
     answers = [one.output.splitlines()[-1:] for one in pressed]
-    for one, answer in zip(pressed, answers, strict=True):
-        stage.show(f"process {one.process}\t{''.join(answer)}")
+    stage.beside(
+        ("Process", "Answered with"),
+        *(
+            (one.process, *(id_[:8] for id_ in ids))
+            for one, ids in zip(pressed, answers, strict=True)
+        ),
+    )
     with stage.open() as app:
         orders = app.orders.list()
         stage.console.orders(orders)

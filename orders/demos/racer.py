@@ -23,8 +23,9 @@ def main(kind: str, path: str, count: int) -> None:
         return
     with bootstrap(path) as app:
         for number in range(count):
-            key = KEY if kind == "key" else None
-            print(app.bus.send(PlaceOrder((f"item {number}",), key=key)))
+            is_keyed = kind == "key"
+            item = "100 inch TV" if is_keyed else f"item {number}"
+            print(app.bus.send(PlaceOrder((item,), key=KEY if is_keyed else None)))
 
 
 if __name__ == "__main__":

@@ -109,8 +109,8 @@ class Stage:
 
     def beside(self, *rows: Sequence[object]) -> None:
         """Show two systems side by side: each row a subject and what either has of it."""
-        (_, *systems), *facts = (tuple(map(str, row)) for row in rows)
-        self.console.table(("", *systems), facts)
+        columns, *facts = (tuple(map(str, row)) for row in rows)
+        self.console.table(columns, facts)
 
     def show_delivery(self, account: Account) -> None:
         """Show a delivery as `orders deliveries` does."""
