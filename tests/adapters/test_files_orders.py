@@ -22,7 +22,7 @@ from tinydb import TinyDB, where
 
 from orders import OrderCreated, OrderShipped
 from orders.adapters.files import orders as orders_module
-from orders.adapters.files.line import Line, decode, encode
+from orders.adapters.files.line import decode, encode
 from orders.adapters.files.state import StateStorage
 from orders.adapters.files.store import FilesStore
 from orders.application.store import Commit, Filter
