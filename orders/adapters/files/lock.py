@@ -85,17 +85,22 @@ class FileLock:
                 os.close(waiter.descriptor)
 
     def _lock(self, deadline: float, *, reading: bool) -> None:
-        while True:
-            if self._descriptor is None:
-                self._descriptor = self._open(reading=reading)
+        try:
+            while True:
                 if self._descriptor is None:
-                    return
-            if not self._try_lock(self._descriptor):
-                self._wait(deadline)
-            if self._is_in_place(self._descriptor):
-                break
-            self.close()  # somebody has deleted the file: others lock its successor
-        _say_who_holds(self._descriptor)
+                    self._descriptor = self._open(reading=reading)
+                    if self._descriptor is None:
+                        return
+                if not self._try_lock(self._descriptor):
+                    self._wait(deadline)
+                if self._is_in_place(self._descriptor):
+                    break
+                self.close()  # somebody has deleted the file: others lock its successor
+            if not reading:  # who reads holds it for a moment, and changes nothing
+                _say_who_holds(self._descriptor)
+        except BaseException:
+            self.close()  # which unlocks it, if Ctrl-C came in between
+            raise
 
     def _try_lock(self, descriptor: int) -> bool:
         try:
