@@ -19,7 +19,7 @@ from ..errors import AlreadySettled, OrdersError, StoreError, describe
 from ..messaging.bus import MessageBus
 from ..messaging.message import Event
 from ..messaging.subscriptions import Subscriber
-from .store import Commit, Cursor, Delivery, Failure, Store
+from .store import Cursor, Delivery, Failure, Store
 from .unit_of_work import UnitOfWork
 
 TRIES = 3  # at once, before a delivery has failed

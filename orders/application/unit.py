@@ -20,7 +20,9 @@ from .store import START, Change, Commit, Cursor, Delivery
 Serial = int  # see `next_serial`
 
 
-class _Savepoint(NamedTuple):
+class Block(NamedTuple):
+    """A `with` block: what opened it and why, and what the unit had collected by then."""
+
     opened_by: object
     serial: Serial
     cause: Message | None
@@ -36,6 +38,7 @@ class Unit:
     Attributes:
         orders: the orders under the unit, by id.
         keys: the ids of new orders, by idempotency key.
+        blocks: those that are open, the innermost last; none once the unit is over.
         process: the id of the process that began it.
     """
 
@@ -43,7 +46,7 @@ class Unit:
         self.process = os.getpid()
         self.orders: dict[str, Order] = {}
         self.keys: dict[str, str] = {}
-        self._savepoints: list[_Savepoint] = []
+        self.blocks: list[Block] = []
         self._causes: list[tuple[Serial, Message | None]] = []  # each from its serial on
         self._emitted: dict[str, tuple[Serial, Message]] = {}  # by message id
         self._changes: dict[str, Change] = {}  # by events that were emitted by hand
@@ -51,40 +54,25 @@ class Unit:
         self._reactions: tuple[Delivery, ...] = ()
         self._seen: Cursor = START
 
-    @property
-    def depth(self) -> int:
-        """How many blocks are open; 0 once the unit is over."""
-        return len(self._savepoints)
-
-    @property
-    def opened_by(self) -> object:
-        """What opened the innermost block."""
-        return self._savepoints[-1].opened_by
-
-    @property
-    def cause(self) -> Message | None:
-        """The message that was being handled when the innermost block began."""
-        return self._savepoints[-1].cause
-
     def begin(self, opened_by: object, cause: Message | None) -> None:
         """Open a block."""
         serial = next_serial()
         sizes = len(self.orders), len(self._emitted), self._changes, len(self._outcomes)
-        self._savepoints.append(_Savepoint(opened_by, serial, cause, *sizes))
+        self.blocks.append(Block(opened_by, serial, cause, *sizes))
         self._causes.append((serial, cause))
 
     def end(self) -> None:
         """Close the innermost block, which has succeeded."""
-        self._savepoints.pop()
-        if self._savepoints:
-            self._causes.append((next_serial(), self.cause))
+        self.blocks.pop()
+        if self.blocks:
+            self._causes.append((next_serial(), self.blocks[-1].cause))
 
     def undo(self) -> list[str]:
         """Close the innermost block as if nothing had happened in it; return the orders concerned.
 
         Events that survive a rollback stay.
         """
-        savepoint = self._savepoints[-1]
+        savepoint = self.blocks[-1]
         changed = [id_ for id_, order in self.orders.items() if order.undo_since(savepoint.serial)]
         added = list(self.orders)[savepoint.orders :]
         for order_id in added:

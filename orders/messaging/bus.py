@@ -17,7 +17,7 @@ from inspect import Parameter, isawaitable, isgenerator, signature
 from threading import Lock
 from typing import Any
 
-from pubsub.core import AUTO_TOPIC, Publisher
+from pubsub.core import Publisher
 
 from ..errors import (
     DuplicateHandler,
@@ -247,8 +247,7 @@ class MessageBus:
 
     # pypubsub calls these two, one for every topic of commands, one for every topic of events.
 
-    def _handle(self, message: Command, reply: list[Any], topic: Any = AUTO_TOPIC) -> None:
-        _check_topic(message, topic)
+    def _handle(self, message: Command, reply: list[Any]) -> None:
         _, run = self._handlers[type(message)]
         token = self._handling.set((*self._handling.get(), message))
         try:  # as `handling_of`, which takes three times as long
@@ -258,8 +257,7 @@ class MessageBus:
             self._handling.reset(token)
         reply.append(result)
 
-    def _publish(self, message: Event, topic: Any = AUTO_TOPIC) -> None:
-        _check_topic(message, topic)
+    def _publish(self, message: Event) -> None:
         for subscriber in self.subscribers(type(message)):
             self.deliver(subscriber, message)
 
@@ -270,10 +268,9 @@ class MessageBus:
 
     def _subscriber(self, handler: Handler, name: str | None) -> Subscriber:
         known = {s.subscriber.name: s.subscriber for s in self._subscriptions}
-        if name is None:  # the same function again is the same subscriber
-            for subscriber in known.values():
-                if subscriber.function == handler:
-                    return subscriber
+        same = (subscriber for subscriber in known.values() if subscriber.function == handler)
+        if name is None and (subscriber := next(same, None)) is not None:
+            return subscriber
         name = stable_name(handler, name)
         if name not in known:
             return Subscriber(name, handler, self._supply(handler))
@@ -318,8 +315,3 @@ def _command_payload(message: Command, reply: list[Any]) -> None:
 
 def _event_payload(message: Event) -> None:
     """Declare for pypubsub what a topic of events carries."""
-
-
-def _check_topic(message: object, topic: Any) -> None:
-    if getattr(message, "topic", None) != topic.getName():
-        raise WrongPayload(f"{type(message).__name__} does not belong on {topic.getName()!r}")
