@@ -65,6 +65,9 @@ def _(event: OrderEvent, order: OrderState | None) -> OrderState:
     return require(order, event, "placed")
 
 
+_no_rule = apply.dispatch(object)
+
+
 def require(order: OrderState | None, event: OrderEvent, status: str) -> OrderState:
     """Return the order, which has this status.
 
@@ -78,8 +81,8 @@ def require(order: OrderState | None, event: OrderEvent, status: str) -> OrderSt
 
 
 def is_change(event: type[Message]) -> bool:
-    """Return whether events of this class change an order."""
-    return apply.dispatch(event) is not apply.dispatch(object)
+    """Return whether messages of this class change an order."""
+    return issubclass(event, OrderEvent) and apply.dispatch(event) is not _no_rule
 
 
 def evolve(order: OrderState | None, event: OrderEvent) -> OrderState:

@@ -10,8 +10,10 @@ from .matching import containing
 from .orders import Orders
 
 
-def check_orders(changes: Sequence[Change], orders: Orders) -> None:
+def check_orders(changes: Sequence[Change], orders: Orders, end: Position) -> None:
     """Refuse changes of orders that somebody else changed first, and keys used before.
+
+    The log ends at `end`.
 
     Raises:
         Conflict: an order has not the version that a change expects.
@@ -19,7 +21,7 @@ def check_orders(changes: Sequence[Change], orders: Orders) -> None:
     """
     new = [change.state for change in changes if not change.expected]
     are_new = bool(new) and orders.unknown(
-        [state.id for state in new], min(state.placed_at for state in new)
+        [state.id for state in new], min(state.placed_at for state in new), end
     )
     for state, expected, _ in changes:
         if expected or not are_new:

@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Lock, RLock, Thread
 
 from ...errors import StoreBusy, StoreUnavailable
-from .disk import PRIVATE, available, reason, regular_status
+from .disk import PRIVATE, reason, regular_status
 
 
 class FileLock:
@@ -104,12 +104,11 @@ class FileLock:
 
     def _try_lock(self, descriptor: int) -> bool:
         try:
-            with available(self.path):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except StoreUnavailable as error:
-            if isinstance(error.__cause__, BlockingIOError):
-                return False
-            raise
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise StoreUnavailable(self.path, reason(error)) from error
         return True
 
     def _wait(self, deadline: float) -> None:
