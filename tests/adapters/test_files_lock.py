@@ -52,11 +52,11 @@ def is_free(path):
         return True
 
 
-def wait_for_waiters(path, count):
-    """Return once so many wait for the lock, as the kernel says."""
+def let_wait(path, threads):
+    """Return once all these threads wait for the lock, as the kernel says."""
     inode = f":{path.stat().st_ino} "
-    while sum(inode in line and "->" in line for line in locks()) < count:
-        pass
+    while sum(inode in line and "->" in line for line in locks()) < len(threads):
+        assert all(thread.is_alive() for thread in threads), "one did not have to wait"
 
 
 def locks():
@@ -138,7 +138,7 @@ def test_a_waiter_gets_the_lock_when_its_holder_lets_go(path):
     with held_elsewhere(path) as other:
         waiter = Thread(target=lambda: enter(FileLock(path, 60)))
         waiter.start()
-        wait_for_waiters(path, 1)
+        let_wait(path, [waiter])
         other.stdin.close()
         waiter.join()
     assert is_free(path)
@@ -156,7 +156,7 @@ def test_who_waits_gets_the_lock_in_the_order_of_coming(path):
             note = lambda number=number: order.append(number)
             threads.append(Thread(target=enter, args=(FileLock(path, 60), note)))
             threads[-1].start()
-            wait_for_waiters(path, number + 1)
+            let_wait(path, threads)
     for thread in threads:
         thread.join()
     assert order == [0, 1, 2, 3, 4]
@@ -168,7 +168,6 @@ def test_who_has_given_up_waiting_does_not_keep_the_lock_when_it_comes(path):
         for _ in range(3):
             with pytest.raises(StoreBusy), lock.held():
                 pass
-        wait_for_waiters(path, 3)
     with FileLock(path, 60).held(), pytest.raises(StoreBusy), lock.held():
         pass
     lock.timeout = 60
