@@ -74,6 +74,7 @@ class App:
         )
         self.bus.deliver = self.deliveries.deliver
         self.bus.on_handled = self.unit_of_work.on_handled
+        self.bus.on_refused = self.unit_of_work.on_refused
         self.bus.on_published = self.unit_of_work.on_published
 
     def uow(self) -> UnitOfWork:

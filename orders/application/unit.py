@@ -10,6 +10,7 @@ import os
 from bisect import bisect
 from operator import itemgetter
 from typing import NamedTuple
+from weakref import ReferenceType, ref
 
 from ..domain.events import OrderCreated, OrderEvent
 from ..domain.order import Order, OrderState, check_created, evolve, next_serial
@@ -23,7 +24,7 @@ Serial = int  # see `next_serial`
 class Block(NamedTuple):
     """A `with` block: what opened it and why, and what the unit had collected by then."""
 
-    opened_by: object
+    opened_by: ReferenceType[object]
     serial: Serial
     cause: Message | None
     orders: int  # how many there were, and so on
@@ -54,11 +55,16 @@ class Unit:
         self._reactions: tuple[Delivery, ...] = ()
         self._seen: Cursor = START
 
+    @property
+    def is_left(self) -> bool:
+        """Whether the outermost block can end no more: Ctrl-C kept its `with` from doing so."""
+        return bool(self.blocks) and self.blocks[0].opened_by() is None
+
     def begin(self, opened_by: object, cause: Message | None) -> None:
         """Open a block."""
         serial = next_serial()
         sizes = len(self.orders), len(self._emitted), self._changes, len(self._outcomes)
-        self.blocks.append(Block(opened_by, serial, cause, *sizes))
+        self.blocks.append(Block(ref(opened_by), serial, cause, *sizes))
         self._causes.append((serial, cause))
 
     def end(self) -> None:

@@ -151,6 +151,12 @@ class UnitOfWork:
             )
         self._note(command, unit)
 
+    def on_refused(self, command: Command) -> None:
+        """Undo a unit that the handler of a command has left open as it raised."""
+        unit = self._current()
+        if unit is not None and unit.blocks[-1].cause is command:
+            self._abandon(unit)
+
     def on_published(self) -> None:
         """Let those who follow the log know that it may have grown, unless a unit is open."""
         if not self.is_open:
@@ -158,7 +164,10 @@ class UnitOfWork:
                 watcher()
 
     def _current(self) -> Unit | None:
+        """Return the open unit; undo one that was left, or nothing would be stored any more."""
         unit = self._open.get()
+        if unit is not None and unit.is_left:
+            self._abandon(unit)
         return unit if unit is not None and unit.blocks else None  # a task may inherit an old one
 
     def _note(self, command: Command, unit: Unit) -> None:
@@ -169,7 +178,7 @@ class UnitOfWork:
         """Return the unit whose innermost block is ours; refuse to end any other."""
         unit = self._current()
         if unit is not None:
-            if unit.blocks[-1].opened_by is self and unit.process == os.getpid():
+            if unit.blocks[-1].opened_by() is self and unit.process == os.getpid():
                 return unit
             self._abandon(unit)
         if error is None:
@@ -192,7 +201,7 @@ class UnitOfWork:
             commit = unit.commit(messages, self._pending(messages))
             self._commit(commit)
         except BaseException as error:
-            if isinstance(error, Exception) or not self._store.holds(commit):
+            if isinstance(error, OrdersError) or not self._store.holds(commit):
                 self._roll_back(unit)
             else:  # interrupted, and stored all the same: others publish
                 self._mark_stored(unit)

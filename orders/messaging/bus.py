@@ -59,6 +59,7 @@ class MessageBus:
         deliver: runs one subscriber with one event. An application replaces it to record
             deliveries and retry them; it must not raise what the subscriber raises.
         on_handled: called with each command that its handler has completed.
+        on_refused: called with each command that its handler has not.
         on_published: called when all that waited has been published.
     """
 
@@ -71,6 +72,7 @@ class MessageBus:
         self.on_failure = on_failure
         self.deliver: Callable[[Subscriber, Event], None] = self.run_isolated
         self.on_handled: Callable[[Command], None] = lambda _command: None
+        self.on_refused: Callable[[Command], None] = lambda _command: None
         self.on_published: Callable[[], None] = lambda: None
         self._publisher = Publisher()
         self._publisher.setTopicUnspecifiedFatal()
@@ -253,6 +255,9 @@ class MessageBus:
         try:  # as `handling_of`, which takes three times as long
             result = run(message)
             self.on_handled(message)
+        except BaseException:
+            self.on_refused(message)
+            raise
         finally:
             self._handling.reset(token)
         reply.append(result)
