@@ -1,7 +1,9 @@
 """The demos: each shows what it says, checks it, and leaves nothing behind."""
 
 import ast
+import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -169,6 +171,28 @@ def test_ctrl_c_at_a_step_leaves_nothing_behind(terminal, empty):
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 130
+    assert [*empty.iterdir()] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("ignored", [[], [signal.SIGINT]], ids=["alone", "started with &"])
+def test_a_demo_that_is_ended_leaves_nothing_behind(empty, number, ignored):
+    restore = [(one, signal.signal(one, signal.SIG_IGN)) for one in ignored]
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "orders", "demo", "--step"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(empty)},
+    )
+    for one, handler in restore:
+        signal.signal(one, handler)
+    while demo.stderr.read(1) != b"[":  # Enter is waited for
+        assert demo.poll() is None
+    assert [*empty.iterdir()] != []
+    demo.send_signal(number)
+    _, said = demo.communicate()
+    assert (demo.returncode, b"Traceback" in said) == (130, False)
     assert [*empty.iterdir()] == []
 
 
