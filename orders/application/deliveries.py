@@ -10,8 +10,8 @@ by name.
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from time import perf_counter
-from typing import NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from ..domain.text import shorten
@@ -36,7 +36,7 @@ def run_subscriber(subscriber: Subscriber, event: Event) -> None:
     subscriber.run(event)
 
 
-class _Redelivered(NamedTuple):
+class _Redelivered(msgspec.Struct, frozen=True):
     done: int
     unknown: list[Delivery]  # this process lacks the subscriber, or the class of the event
     taken: list[Delivery]  # somebody else was quicker
@@ -94,10 +94,9 @@ class Deliveries:
         Returns how many were made. Those that lack their subscriber, or the class of their
         event, in this process wait for one that has it.
         """
+        abandoned = [found.delivery for found in self._store.pending() if found.is_abandoned]
         claims = [
-            (found, _next_attempt(replace(found, deaths=found.deaths + 1)))
-            for found, is_abandoned in self._store.pending()
-            if is_abandoned
+            (found, _next_attempt(replace(found, deaths=found.deaths + 1))) for found in abandoned
         ]
         return self._redeliver(claims, TRIES).done
 

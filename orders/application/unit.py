@@ -9,8 +9,9 @@ block, which tells in the end what caused the change.
 import os
 from bisect import bisect
 from operator import itemgetter
-from typing import NamedTuple
 from weakref import ReferenceType, ref
+
+import msgspec
 
 from ..domain.events import OrderCreated, OrderEvent
 from ..domain.order import Order, OrderState, check_created, evolve, next_serial
@@ -21,7 +22,7 @@ from .store import START, Change, Commit, Cursor, Delivery
 Serial = int  # see `next_serial`
 
 
-class Block(NamedTuple):
+class Block(msgspec.Struct, frozen=True):
     """A `with` block: what opened it and why, and what the unit had collected by then."""
 
     opened_by: ReferenceType[object]

@@ -112,7 +112,8 @@ def delivery_table(accounts: Iterable[Account]) -> RenderableType:
     """Draw deliveries, one a row."""
     table = _table("Event", "Subscriber", "Status", "Attempts", "Changed", "Last error")
     table.columns[4].no_wrap = True
-    for delivery, _, changed, _ in accounts:
+    for account in accounts:
+        delivery, changed = account.delivery, account.changed
         table.add_row(
             _text(delivery.event[:SHORT_ID], "cyan"),
             _text(delivery.subscriber),

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from functools import singledispatch
 from itertools import count
-from typing import NamedTuple, Self
+from typing import Self
 
 import msgspec
 
@@ -104,7 +104,7 @@ def statuses() -> list[str]:
     return list(dict.fromkeys(kind.status for kind in kinds if kind.status))
 
 
-class _Change(NamedTuple):
+class _Change(msgspec.Struct, frozen=True):
     serial: int  # the `next_serial` of its making
     event: OrderEvent
     before: OrderState | None

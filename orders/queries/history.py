@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import takewhile
-
-import msgspec
+from typing import NamedTuple
 
 from ..application.store import EVERYTHING, Match, Record, Store
 from ..domain.events import OrderEvent
@@ -13,7 +12,7 @@ from ..errors import ForbiddenMove, LogDamaged
 from ..messaging.message import Message, UnknownMessage
 
 
-class Step(msgspec.Struct, frozen=True):
+class Step(NamedTuple):
     """Something that happened to an order, and the order as it was then."""
 
     event: Message  # of a plugin that is not loaded: an UnknownMessage

@@ -147,10 +147,11 @@ def _attempt(number: int, time: datetime, seconds: float, error: str | None) -> 
 def _absent(app: Traced, message: Message, known: Collection[str]) -> Iterator[Node]:
     """Yield who would hear such an event now, but was not to hear this one."""
     if isinstance(message, Event) and not isinstance(message, UnknownMessage):
-        for name, function, _ in app.bus.subscribers(type(message)):
-            if name not in known:
+        for subscriber in app.bus.subscribers(type(message)):
+            if subscriber.name not in known:
                 why = "did not run: it was not registered when the event was stored"
-                yield Node(name, "", None, f"({place_of(function)}) {why}", False, [])
+                text = f"({place_of(subscriber.function)}) {why}"
+                yield Node(subscriber.name, "", None, text, False, [])
 
 
 def _late(name: str, make: Callable[[], Policy]) -> Node:

@@ -253,7 +253,8 @@ class Orders:
 
     def _load(self) -> None:
         """Take over the state file as far as it can be trusted."""
-        head, tables, damage = self._storage.load()
+        loaded = self._storage.load()
+        head, tables, damage = loaded.head, loaded.tables, loaded.damage
         if damage and not self._log.end():
             raise StoreError(
                 f"{self.path} {damage}, and there is no event log to make it anew from"
