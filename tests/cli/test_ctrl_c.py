@@ -60,12 +60,17 @@ def interrupted(process, moment):
 
 
 def is_quiet(status, said):
-    """Return whether a command that was interrupted ended well, and without a traceback.
+    """Return whether a command that was interrupted ended well, without a traceback of any file.
 
-    Between the package and its `__main__` runs Python's own runpy, where nothing can be caught.
+    What is frozen into Python runs between our modules, where nothing can be caught. Python dies
+    of the signal, which is 130 to a shell, where it came inside the making of a named tuple.
     """
-    files = set(re.findall('File "(.*?)"', said))
-    return (status in {0, 130} and "Traceback" not in said) or files == {"<frozen runpy>"}
+    files = re.findall('File "(.*?)"', said)
+    return (
+        status in {0, 130, -signal.SIGINT}
+        and all(file.startswith("<frozen ") for file in files)
+        and bool(files) == ("Traceback" in said)
+    )
 
 
 @pytest.mark.parametrize("tries", [pytest.param(TRIES, id="some"), whole])

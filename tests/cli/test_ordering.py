@@ -158,6 +158,18 @@ def test_an_item_may_look_like_an_option_after_two_dashes(tool):
     assert "Items: ['--json', '-x']" in done(tool("place", "--", "--json", "-x"))
 
 
+# Exporting
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "orders.json", "new.csv", "projections/new.json"])
+def test_an_export_into_the_store_is_refused_and_leaves_it_alone(tool, send, data, name):
+    send(*TWO)
+    done(tool("stats"))
+    before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
+    refused(tool("export", str(data / name)), name, "store", "another directory")
+    assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before
+
+
 # Moving
 
 
