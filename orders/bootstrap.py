@@ -7,7 +7,6 @@ with bootstrap("data") as app:
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from . import plugins as plugin_modules
@@ -75,6 +74,7 @@ class App:
         )
         self.bus.deliver = self.deliveries.deliver
         self.bus.on_handled = self.unit_of_work.on_handled
+        self.bus.on_refused = self.unit_of_work.on_refused
         self.bus.on_published = self.unit_of_work.on_published
 
     def uow(self) -> UnitOfWork:
@@ -144,12 +144,7 @@ class App:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -3,7 +3,9 @@
 import os
 from collections.abc import Mapping
 from threading import TIMEOUT_MAX
-from typing import NamedTuple, Self
+from typing import Self
+
+import msgspec
 
 from .errors import OrdersError
 
@@ -11,7 +13,7 @@ MEMORY = ":memory:"  # as a store: nothing is written to disk
 CONSOLE = "console"  # as a channel: notices are printed
 
 
-class Settings(NamedTuple):
+class Settings(msgspec.Struct, frozen=True):
     """Where the store is, how long a process waits for another one, what is added, who hears."""
 
     data: str = "data"  # a directory, or MEMORY

@@ -11,6 +11,7 @@ from threading import Condition
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from ..application.store import (
     EVERY_ORDER,
@@ -174,7 +175,7 @@ class MemoryStore:
         """Yield the deliveries in one of these states, oldest first; all where none is given."""
         with self._current():
             found = [
-                account._replace(is_abandoned=key in self._pending and key not in self._ours)
+                replace(account, is_abandoned=key in self._pending and key not in self._ours)
                 for key, account in self._accounts.items()
                 if not statuses or account.delivery.status in statuses
             ]
@@ -262,16 +263,16 @@ class MemoryStore:
         return self._keys.get(key) or (key if key in self._orders else None)
 
     def _check_orders(self, commit: Commit) -> None:
-        for state, expected, _ in commit.changes:
-            known = self._orders.get(state.id)
+        for change in commit.changes:
+            known = self._orders.get(change.state.id)
             actual = known.version if known else 0
-            if actual != expected:
-                raise Conflict(state.id, expected, actual)
+            if actual != change.expected:
+                raise Conflict(change.state.id, change.expected, actual)
         taken: dict[str, str] = {}  # by this commit
-        for state, _, key in commit.changes:
-            if key is not None:
-                first = self._with_key(key) or taken.setdefault(key, state.id)
-                if first != state.id:
+        for change in commit.changes:
+            if (key := change.key) is not None:
+                first = self._with_key(key) or taken.setdefault(key, change.state.id)
+                if first != change.state.id:
                     raise KeyTaken(key, first)
 
     def _check_deliveries(self, commit: Commit) -> None:
@@ -293,7 +294,7 @@ def _check_readable(messages: Iterable[Message]) -> None:
 
 def _fits(record: Record, match: Match) -> bool:
     return (
-        not any(match)
+        match == EVERYTHING
         or any(_fits_message(message, match) for message in record.messages)
         or any(d.event in match.events for d in record.deliveries)
         or any(d.subscriber == match.subscriber for d in record.deliveries)

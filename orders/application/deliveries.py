@@ -10,8 +10,8 @@ by name.
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from time import perf_counter
-from typing import NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from ..domain.text import shorten
@@ -19,7 +19,7 @@ from ..errors import AlreadySettled, OrdersError, StoreError, describe
 from ..messaging.bus import MessageBus
 from ..messaging.message import Event
 from ..messaging.subscriptions import Subscriber
-from .store import Commit, Cursor, Delivery, Failure, Store
+from .store import Cursor, Delivery, Failure, Store
 from .unit_of_work import UnitOfWork
 
 TRIES = 3  # at once, before a delivery has failed
@@ -36,7 +36,7 @@ def run_subscriber(subscriber: Subscriber, event: Event) -> None:
     subscriber.run(event)
 
 
-class _Redelivered(NamedTuple):
+class _Redelivered(msgspec.Struct, frozen=True):
     done: int
     unknown: list[Delivery]  # this process lacks the subscriber, or the class of the event
     taken: list[Delivery]  # somebody else was quicker
@@ -96,13 +96,9 @@ class Deliveries:
         event, in this process wait for one that has it.
         """
         abandoned = [found.delivery for found in self._store.pending() if found.is_abandoned]
-        claims = []
-        for found in abandoned:
-            deaths = found.deaths + 1
-            if deaths > DEATHS:
-                self._give_up(replace(found, deaths=deaths))
-            else:
-                claims.append((found, _next_attempt(replace(found, deaths=deaths))))
+        claims = [
+            (found, _next_attempt(replace(found, deaths=found.deaths + 1))) for found in abandoned
+        ]
         return self._redeliver(claims, TRIES).done
 
     def retry(self, ids: Sequence[str] | None = None) -> tuple[int, int]:
@@ -173,8 +169,10 @@ class Deliveries:
 
     def _redeliver(self, claims: Sequence[tuple[Delivery, Delivery]], tries: int) -> "_Redelivered":
         """Claim deliveries, each given with its next attempt, and make them."""
-        events = self._store.messages({found.event for found, _ in claims})
         subscribers = self._subscribers(found for found, _ in claims)
+        events = self._store.messages(
+            {found.event for found, _ in claims if found.subscriber in subscribers}
+        )
         done, unknown, taken = 0, [], []
         for found, attempt in claims:
             subscriber, event = subscribers.get(found.subscriber), events.get(found.event)
@@ -182,6 +180,12 @@ class Deliveries:
                 unknown.append(found)
             elif not self._store.claim(found, attempt):
                 taken.append(found)
+            elif attempt.deaths > DEATHS:
+                error = RuntimeError(f"{DEATHS} processes died of it")
+                failed = replace(
+                    attempt, status="failed", attempts=found.attempts, error=str(error)
+                )
+                self._fail(subscriber, event, error, failed, None)
             else:
                 done += self._attempt(subscriber, event, attempt, tries) is None
         return _Redelivered(done, unknown, taken)
@@ -198,18 +202,6 @@ class Deliveries:
             elif (react_to := self._find_reactor(name)) is not None:
                 found[name] = react_to(events)
         return found
-
-    def _give_up(self, delivery: Delivery) -> None:
-        error = f"{DEATHS} processes died of it"
-        failed = replace(delivery, status="failed", error=error)
-        try:
-            self._store.commit(Commit(outcomes=(failed,), is_durable=False))
-        except AlreadySettled:
-            return
-        event = self._store.messages([delivery.event]).get(delivery.event)
-        subscriber = self.bus.subscriber(delivery.subscriber)
-        if isinstance(event, Event) and subscriber is not None:
-            self.bus.report(subscriber, event, RuntimeError(error))
 
     def _attempt(
         self,

@@ -1,11 +1,13 @@
 """The port to whoever is notified: the console, mail, a queue."""
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from ..domain.text import safe
 
 
-class Notice(NamedTuple):
+class Notice(msgspec.Struct, frozen=True):
     """What the sales department reads of an order; its id tells a repeated notice."""
 
     order_id: str

@@ -8,7 +8,7 @@ or a database; one contract suite in `tests/application` runs on each of them.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -54,14 +54,14 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.event, self.subscriber
 
 
-class Pending(NamedTuple):
+class Pending(msgspec.Struct, frozen=True):
     """A pending delivery, and whether whoever set out to make it is gone."""
 
     delivery: Delivery
     is_abandoned: bool
 
 
-class Account(NamedTuple):
+class Account(msgspec.Struct, frozen=True):
     """A delivery as it stands, and when it was first and last heard of."""
 
     delivery: Delivery
@@ -70,7 +70,7 @@ class Account(NamedTuple):
     is_abandoned: bool  # it is pending, and whoever set out to make it is gone
 
 
-class Change(NamedTuple):
+class Change(msgspec.Struct, frozen=True):
     """What a commit makes of one order."""
 
     state: OrderState  # afterwards
@@ -78,7 +78,7 @@ class Change(NamedTuple):
     key: str | None = None  # the idempotency key of a new order
 
 
-class Commit(NamedTuple):
+class Commit(msgspec.Struct, frozen=True):
     """What is stored together or not at all. The engine checks it; the unit of work gathers it.
 
     Attributes:
@@ -110,7 +110,7 @@ def changed_by_plugins(commit: Commit) -> tuple[OrderState, ...]:
     return tuple(change.state for change in commit.changes if change.state.id in changed)
 
 
-class Record(NamedTuple):
+class Record(msgspec.Struct, frozen=True):
     """A commit, or a change of deliveries, as it is read back."""
 
     cursor: Cursor  # after it
@@ -122,7 +122,7 @@ class Record(NamedTuple):
     process: int | None = None  # set out to make the pending deliveries, where the engine knows it
 
 
-class Match(NamedTuple):
+class Match(msgspec.Struct, frozen=True):
     """Which records are wanted: those that fit one of these; all, where none is given.
 
     An engine may yield others as well: whoever reads looks at what is in a record.
@@ -138,7 +138,7 @@ class Match(NamedTuple):
 EVERYTHING = Match()
 
 
-class Filter(NamedTuple):
+class Filter(msgspec.Struct, frozen=True):
     """Which orders are wanted; None lets every order through."""
 
     status: str | None = None
@@ -161,7 +161,7 @@ class Filter(NamedTuple):
 EVERY_ORDER = Filter()
 
 
-class Snapshot(NamedTuple):
+class Snapshot(msgspec.Struct, frozen=True):
     """A projection's tables, and the place in the log that they are made of."""
 
     cursor: Cursor
@@ -169,7 +169,7 @@ class Snapshot(NamedTuple):
     damage: str | None = None  # why it cannot be used, if so; then there are no tables
 
 
-class Finding(NamedTuple):
+class Finding(msgspec.Struct, frozen=True):
     """One sentence on the health of one subject; what waits for somebody is well, too."""
 
     state: Literal["ok", "waiting", "bad"]

@@ -9,7 +9,9 @@ block, which tells in the end what caused the change.
 import os
 from bisect import bisect
 from operator import itemgetter
-from typing import NamedTuple
+from weakref import ReferenceType, ref
+
+import msgspec
 
 from ..domain.events import OrderCreated, OrderEvent
 from ..domain.order import Order, OrderState, check_created, evolve, next_serial
@@ -20,8 +22,10 @@ from .store import START, Change, Commit, Cursor, Delivery
 Serial = int  # see `next_serial`
 
 
-class _Savepoint(NamedTuple):
-    opened_by: object
+class Block(msgspec.Struct, frozen=True):
+    """A `with` block: what opened it and why, and what the unit had collected by then."""
+
+    opened_by: ReferenceType[object]
     serial: Serial
     cause: Message | None
     orders: int  # how many there were, and so on
@@ -36,6 +40,7 @@ class Unit:
     Attributes:
         orders: the orders under the unit, by id.
         keys: the ids of new orders, by idempotency key.
+        blocks: those that are open, the innermost last; none once the unit is over.
         process: the id of the process that began it.
     """
 
@@ -43,7 +48,7 @@ class Unit:
         self.process = os.getpid()
         self.orders: dict[str, Order] = {}
         self.keys: dict[str, str] = {}
-        self._savepoints: list[_Savepoint] = []
+        self.blocks: list[Block] = []
         self._causes: list[tuple[Serial, Message | None]] = []  # each from its serial on
         self._emitted: dict[str, tuple[Serial, Message]] = {}  # by message id
         self._changes: dict[str, Change] = {}  # by events that were emitted by hand
@@ -52,39 +57,29 @@ class Unit:
         self._seen: Cursor = START
 
     @property
-    def depth(self) -> int:
-        """How many blocks are open; 0 once the unit is over."""
-        return len(self._savepoints)
-
-    @property
-    def opened_by(self) -> object:
-        """What opened the innermost block."""
-        return self._savepoints[-1].opened_by
-
-    @property
-    def cause(self) -> Message | None:
-        """The message that was being handled when the innermost block began."""
-        return self._savepoints[-1].cause
+    def is_left(self) -> bool:
+        """Whether the outermost block can end no more: Ctrl-C kept its `with` from doing so."""
+        return bool(self.blocks) and self.blocks[0].opened_by() is None
 
     def begin(self, opened_by: object, cause: Message | None) -> None:
         """Open a block."""
         serial = next_serial()
         sizes = len(self.orders), len(self._emitted), self._changes, len(self._outcomes)
-        self._savepoints.append(_Savepoint(opened_by, serial, cause, *sizes))
+        self.blocks.append(Block(ref(opened_by), serial, cause, *sizes))
         self._causes.append((serial, cause))
 
     def end(self) -> None:
         """Close the innermost block, which has succeeded."""
-        self._savepoints.pop()
-        if self._savepoints:
-            self._causes.append((next_serial(), self.cause))
+        self.blocks.pop()
+        if self.blocks:
+            self._causes.append((next_serial(), self.blocks[-1].cause))
 
     def undo(self) -> list[str]:
         """Close the innermost block as if nothing had happened in it; return the orders concerned.
 
         Events that survive a rollback stay.
         """
-        savepoint = self._savepoints[-1]
+        savepoint = self.blocks[-1]
         changed = [id_ for id_, order in self.orders.items() if order.undo_since(savepoint.serial)]
         added = list(self.orders)[savepoint.orders :]
         for order_id in added:

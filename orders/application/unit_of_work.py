@@ -14,8 +14,6 @@ changes and events only. Threads and asyncio tasks have units of their own.
 import os
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from copy import copy
-from types import TracebackType
 from typing import Self
 
 from ..domain.events import Added, Committed, OrderEvent, RolledBack, UnitEvent
@@ -27,8 +25,8 @@ from .orders import UnitOrders
 from .store import Commit, Cursor, Delivery, Store
 from .unit import Unit
 
-FEW = 10  # events of one unit; what subscribers of more have only recorded is stored together
-MOST = 500  # deliveries that are recorded together
+SMALL_UNIT = 10  # events; what the subscribers of more have only recorded is stored together
+MAX_GROUP = 500  # deliveries that are recorded together
 
 
 class UnitOfWork:
@@ -58,11 +56,12 @@ class UnitOfWork:
 
     def begin(self) -> Self:
         """Return this unit of work for one `with` statement, which tells its end from others'."""
-        return copy(self)
+        block = object.__new__(type(self))
+        block.__dict__ = self.__dict__  # all but its identity is shared
+        return block
 
     def __enter__(self) -> Self:
-        unit = self._open.get()
-        if unit is None or not unit.depth:  # a task may have inherited one that is over
+        if (unit := self._current()) is None:
             unit = Unit()
             self._open.set(unit)
         cause = self._bus.handling
@@ -71,24 +70,18 @@ class UnitOfWork:
             self._note(cause, unit)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        unit = self._innermost(error)
-        if unit is None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if (unit := self._innermost(error)) is None:
             return
         try:
-            if kind is not None:
+            if error is not None:
                 self._roll_back(unit)
-            elif unit.depth > 1:
+            elif len(unit.blocks) > 1:
                 unit.end()
             else:
                 self._complete(unit)
         finally:
-            if not unit.depth:
+            if not unit.blocks:
                 self._open.set(None)
 
     @property
@@ -98,16 +91,14 @@ class UnitOfWork:
         Raises:
             OrdersError: none is open.
         """
-        unit = self._open.get()
-        if unit is None or not unit.depth:
+        if (unit := self._current()) is None:
             raise OrdersError("no unit of work is open", "use `with uow:`")
         return unit
 
     @property
     def is_open(self) -> bool:
         """Whether we are inside a unit."""
-        unit = self._open.get()
-        return unit is not None and unit.depth > 0
+        return self._current() is not None
 
     def add(self, order: Order) -> None:
         """Put `order` under the unit; see `UnitOrders.add`."""
@@ -126,15 +117,15 @@ class UnitOfWork:
             raise WrongPayload(
                 f"{type(event).__name__} is no event with a topic", "emit events only"
             )
-        if not self.is_open:
+        if (unit := self._current()) is None:
             with self.begin():
                 self.emit(event)
             return
         caused = event.caused_by(self._bus.handling)
         if isinstance(caused, OrderEvent) and is_change(type(caused)):
-            self.unit.emit_change(caused, self._store.order(caused.order_id))
+            unit.emit_change(caused, self._store.order(caused.order_id))
         else:
-            self.unit.emit(caused)
+            unit.emit(caused)
 
     def settle(self, outcome: Delivery, seen: Cursor | None = None) -> None:
         """Record with this unit what came of a delivery.
@@ -152,15 +143,22 @@ class UnitOfWork:
         Raises:
             WiringError: its handler has left a unit of work open.
         """
-        if self.is_open:
-            if self.unit.cause is command:
-                self._abandon(self.unit)
-                raise WiringError(
-                    f"the handler of {type(command).__name__} has left a unit of work open, so"
-                    " nothing was stored",
-                    "use `with uow:`",
-                )
-            self._note(command, self.unit)
+        if (unit := self._current()) is None:
+            return
+        if unit.blocks[-1].cause is command:
+            self._abandon(unit)
+            raise WiringError(
+                f"the handler of {type(command).__name__} has left a unit of work open, so"
+                " nothing was stored",
+                "use `with uow:`",
+            )
+        self._note(command, unit)
+
+    def on_refused(self, command: Command) -> None:
+        """Undo a unit that the handler of a command has left open as it raised."""
+        unit = self._current()
+        if unit is not None and unit.blocks[-1].cause is command:
+            self._abandon(unit)
 
     def on_published(self) -> None:
         """Let those who follow the log know that it may have grown, unless a unit is open."""
@@ -168,28 +166,34 @@ class UnitOfWork:
             for watcher in tuple(self.watchers):
                 watcher()
 
+    def _current(self) -> Unit | None:
+        """Return the open unit; undo one that was left, or nothing would be stored any more."""
+        unit = self._open.get()
+        if unit is not None and unit.is_left:
+            self._abandon(unit)
+        return unit if unit is not None and unit.blocks else None  # a task may inherit an old one
+
     def _note(self, command: Command, unit: Unit) -> None:
         if command.id not in self._stored.get():
             unit.emit(command)
 
     def _innermost(self, error: BaseException | None) -> Unit | None:
         """Return the unit whose innermost block is ours; refuse to end any other."""
-        unit = self._open.get()
-        if unit is not None and unit.depth and unit.opened_by is self:
-            if unit.process == os.getpid():
-                return unit
-            reason = "a unit of work ends in the process that opened it"
-        else:
-            reason = "a unit of work has to end before those around it, where it began"
+        unit = self._current()
         if unit is not None:
+            if unit.blocks[-1].opened_by() is self and unit.process == os.getpid():
+                return unit
             self._abandon(unit)
         if error is None:
-            raise WiringError(f"{reason}; nothing was stored")
+            raise WiringError(
+                "a unit of work has to end before those around it, and where it began: in the same"
+                " task, thread and process; nothing was stored"
+            )
         return None
 
     def _abandon(self, unit: Unit) -> None:
         """Undo a unit whose blocks do not nest, so that none of them is stored."""
-        while unit.depth:
+        while unit.blocks:
             self._announce(RolledBack, unit.undo())
 
     def _complete(self, unit: Unit) -> None:
@@ -200,7 +204,7 @@ class UnitOfWork:
             commit = unit.commit(messages, self._pending(messages))
             self._commit(commit)
         except BaseException as error:
-            if isinstance(error, Exception) or not self._store.holds(commit):
+            if isinstance(error, OrdersError) or not self._store.holds(commit):
                 self._roll_back(unit)
             else:  # interrupted, and stored all the same: others publish
                 self._mark_stored(unit)
@@ -236,7 +240,7 @@ class UnitOfWork:
             self._store.commit(commit)
         else:
             group.append(commit)
-            if len(group) >= MOST:
+            if len(group) >= MAX_GROUP:
                 self._record(group)
         under_way = {message.id for message in self._bus.under_way}
         ids = {message.id for message in commit.messages}
@@ -245,7 +249,7 @@ class UnitOfWork:
     def _roll_back(self, unit: Unit) -> None:
         """Undo the innermost block; what was emitted to survive this goes on without it."""
         self._announce(RolledBack, unit.undo())
-        if unit.depth:
+        if unit.blocks:
             return
         try:
             survivors = unit.messages()
@@ -257,8 +261,10 @@ class UnitOfWork:
 
     def _publish(self, events: list[Event]) -> None:
         """Publish; what the subscribers of many events only record is stored together."""
+        if not events:
+            return
         try:
-            if len(events) <= FEW or self._group.get() is not None:
+            if len(events) <= SMALL_UNIT or self._group.get() is not None:
                 self._bus.publish(*events)
                 return
             group: list[Commit] = []

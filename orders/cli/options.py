@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import typer
+from msgspec.structs import replace
 
 from ..bootstrap import App, bootstrap
 from ..domain.order import statuses
@@ -41,8 +42,8 @@ def open_store(
         in_bulk: whether the command takes its time, so that policies may take theirs.
     """
     console: Console = context.obj
-    settings = Settings.from_environment()._replace(
-        data=context.meta["data"], plugins=context.meta["plugins"]
+    settings = replace(
+        Settings.from_environment(), data=context.meta["data"], plugins=context.meta["plugins"]
     )
     own: dict[str, Any] = {"notifier": console} if settings.notify == CONSOLE else {}
     with bootstrap(

@@ -109,10 +109,11 @@ def delivery_table(accounts: Iterable[Account]) -> RenderableType:
         table.columns[2].min_width = min(longest, MOST)
         for column in table.columns[3:-1]:
             column.no_wrap = True
-        for delivery, _, changed, _ in rows:
+        for account in rows:
+            delivery = account.delivery
             style = LINE_STYLES[delivery.status]
             mark = MARKS[delivery.status] or "○"
-            facts = [str(delivery.attempts), age(changed, time)]
+            facts = [str(delivery.attempts), age(account.changed, time)]
             table.add_row(
                 _cell(delivery.event[:length], "cyan"),
                 _cell(mark if is_narrow else f"{mark} {NAMES[delivery.status]}", style),

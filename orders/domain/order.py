@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from functools import singledispatch
 from itertools import count
-from typing import NamedTuple, Self
+from typing import Self
 
 import msgspec
 
@@ -67,6 +67,9 @@ def _(event: OrderEvent, order: OrderState | None) -> OrderState:
     return require(order, event, "placed")
 
 
+_no_rule = apply.dispatch(object)
+
+
 def require(order: OrderState | None, event: OrderEvent, status: str) -> OrderState:
     """Return the order, which has this status.
 
@@ -80,8 +83,8 @@ def require(order: OrderState | None, event: OrderEvent, status: str) -> OrderSt
 
 
 def is_change(event: type[Message]) -> bool:
-    """Return whether events of this class change an order."""
-    return apply.dispatch(event) is not apply.dispatch(object)
+    """Return whether messages of this class change an order."""
+    return issubclass(event, OrderEvent) and apply.dispatch(event) is not _no_rule
 
 
 def evolve(order: OrderState | None, event: OrderEvent) -> OrderState:
@@ -103,7 +106,7 @@ def statuses() -> list[str]:
     return list(dict.fromkeys(kind.status for kind in kinds if kind.status))
 
 
-class _Change(NamedTuple):
+class _Change(msgspec.Struct, frozen=True):
     serial: int  # the `next_serial` of its making
     event: OrderEvent
     before: OrderState | None

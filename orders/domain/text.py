@@ -35,9 +35,11 @@ def shorten(text: str, width: int = 60) -> str:
 
 
 def count(number: int, what: str) -> str:
-    """Return a number with its noun: ``1 order``, ``2 orders``, ``2 processes``."""
-    ending = "" if number == 1 else "es" if what.endswith("s") else "s"
-    return f"{number:,} {what}{ending}"
+    """Return a number with its noun: ``1 order``, ``2 orders``, ``2 processes``, ``2 entries``."""
+    if number != 1:
+        what = re.sub("(?<=[^aeiou])y$", "ie", what)
+        what += "es" if what.endswith("s") else "s"
+    return f"{number:,} {what}"
 
 
 def ordinal(number: int) -> str:

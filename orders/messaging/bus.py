@@ -17,7 +17,7 @@ from inspect import Parameter, isawaitable, isgenerator, signature
 from threading import Lock
 from typing import Any
 
-from pubsub.core import AUTO_TOPIC, Publisher
+from pubsub.core import Publisher
 
 from ..errors import (
     DuplicateHandler,
@@ -59,6 +59,7 @@ class MessageBus:
         deliver: runs one subscriber with one event. An application replaces it to record
             deliveries and retry them; it must not raise what the subscriber raises.
         on_handled: called with each command that its handler has completed.
+        on_refused: called with each command that its handler has not.
         on_published: called when all that waited has been published.
     """
 
@@ -71,6 +72,7 @@ class MessageBus:
         self.on_failure = on_failure
         self.deliver: Callable[[Subscriber, Event], None] = self.run_isolated
         self.on_handled: Callable[[Command], None] = lambda _command: None
+        self.on_refused: Callable[[Command], None] = lambda _command: None
         self.on_published: Callable[[], None] = lambda: None
         self._publisher = Publisher()
         self._publisher.setTopicUnspecifiedFatal()
@@ -247,19 +249,20 @@ class MessageBus:
 
     # pypubsub calls these two, one for every topic of commands, one for every topic of events.
 
-    def _handle(self, message: Command, reply: list[Any], topic: Any = AUTO_TOPIC) -> None:
-        _check_topic(message, topic)
+    def _handle(self, message: Command, reply: list[Any]) -> None:
         _, run = self._handlers[type(message)]
         token = self._handling.set((*self._handling.get(), message))
         try:  # as `handling_of`, which takes three times as long
             result = run(message)
             self.on_handled(message)
+        except BaseException:
+            self.on_refused(message)
+            raise
         finally:
             self._handling.reset(token)
         reply.append(result)
 
-    def _publish(self, message: Event, topic: Any = AUTO_TOPIC) -> None:
-        _check_topic(message, topic)
+    def _publish(self, message: Event) -> None:
         for subscriber in self.subscribers(type(message)):
             self.deliver(subscriber, message)
 
@@ -270,10 +273,9 @@ class MessageBus:
 
     def _subscriber(self, handler: Handler, name: str | None) -> Subscriber:
         known = {s.subscriber.name: s.subscriber for s in self._subscriptions}
-        if name is None:  # the same function again is the same subscriber
-            for subscriber in known.values():
-                if subscriber.function == handler:
-                    return subscriber
+        same = (subscriber for subscriber in known.values() if subscriber.function == handler)
+        if name is None and (subscriber := next(same, None)) is not None:
+            return subscriber
         name = stable_name(handler, name)
         if name not in known:
             return Subscriber(name, handler, self._supply(handler))
@@ -318,8 +320,3 @@ def _command_payload(message: Command, reply: list[Any]) -> None:
 
 def _event_payload(message: Event) -> None:
     """Declare for pypubsub what a topic of events carries."""
-
-
-def _check_topic(message: object, topic: Any) -> None:
-    if getattr(message, "topic", None) != topic.getName():
-        raise WrongPayload(f"{type(message).__name__} does not belong on {topic.getName()!r}")

@@ -5,7 +5,9 @@ from fnmatch import fnmatchcase
 from functools import partial
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, unwrap
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from ..errors import UnknownTopic, WiringError, WrongPayload
 from .message import Event, message_classes
@@ -14,7 +16,7 @@ Handler = Callable[..., Any]
 Target = type[Event] | str  # an event class, which stands for its subclasses too, or a glob
 
 
-class Subscriber(NamedTuple):
+class Subscriber(msgspec.Struct, frozen=True):
     """One handler of events; its name is stable, for its deliveries are recorded under it."""
 
     name: str
@@ -22,7 +24,7 @@ class Subscriber(NamedTuple):
     run: Callable[[Event], object]  # the function with its dependencies
 
 
-class Subscription(NamedTuple):
+class Subscription(msgspec.Struct, frozen=True):
     """What a subscriber asked to hear."""
 
     target: Target

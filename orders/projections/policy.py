@@ -64,12 +64,9 @@ def reactor(store: Store, bus: MessageBus, make: Callable[[], Policy]) -> Reacto
     """
 
     def react_again(ids: Collection[str]) -> Subscriber:
-        policy = make()
-
         @cache
         def reactions() -> dict[str, Reaction]:
-            policy.clear()
-            found = {}
+            policy, found = make(), {}
             types = targeted(policy.follow)
             for record in store.read(match=Match(types=types)):
                 for event in record.messages:
@@ -79,6 +76,6 @@ def reactor(store: Store, bus: MessageBus, make: Callable[[], Policy]) -> Reacto
                             found[event.id] = reaction(policy, event)
             return found
 
-        return reacting(policy, bus, lambda event: reactions()[event.id])
+        return reacting(make(), bus, lambda event: reactions()[event.id])
 
     return react_again

@@ -21,7 +21,7 @@ class Step(NamedTuple):
 
 def of_order(store: Store, order_id: str) -> list[Step]:
     """Return what happened to the order, oldest first."""
-    return [step for step in _steps(store, Match(order_id=order_id)) if step.state.id == order_id]
+    return list(_steps(store, order_id))
 
 
 def until(steps: Iterable[Step], time: datetime) -> list[Step]:
@@ -45,22 +45,27 @@ def orders_at(store: Store, time: datetime) -> list[OrderState]:
     return [*orders.values()][::-1]
 
 
-def _steps(store: Store, match: Match = EVERYTHING) -> Iterator[Step]:
+def _steps(store: Store, order_id: str | None = None) -> Iterator[Step]:
+    """Yield what happened to an order, or to all: of the others not every record is read."""
     states: dict[str, OrderState] = {}
-    for record in store.read(match=match):
-        left = {state.id: state for state in record.states}
+    for record in store.read(match=EVERYTHING if order_id is None else Match(order_id=order_id)):
+        left = {state.id: state for state in record.states if order_id in {None, state.id}}
         unknown = {
             str(m.fields.get("order_id")): m
             for m in record.messages
             if isinstance(m, UnknownMessage)
         }
         for message in record.messages:
-            if isinstance(message, OrderEvent) and is_change(type(message)):
+            if (
+                isinstance(message, OrderEvent)
+                and is_change(type(message))
+                and order_id in {None, message.order_id}
+            ):
                 state = _evolved(store, record, states.get(message.order_id), message)
                 states[state.id] = state
                 yield Step(message, state)
-        for order_id in unknown.keys() & left.keys():  # of each its last: the event, no command
-            yield Step(unknown[order_id], left[order_id])
+        for known in unknown.keys() & left.keys():  # of each its last: the event, no command
+            yield Step(unknown[known], left[known])
         states |= left
 
 

@@ -233,7 +233,8 @@ def _killed(process: int | None, when: str) -> Node:
 def _absent(app: Traced, message: Message, known: Collection[str]) -> Iterator[Node]:
     """Yield who would hear such an event now, but was not to hear this one."""
     if isinstance(message, Event) and not isinstance(message, UnknownMessage):
-        for name, function, _ in app.bus.subscribers(type(message)):
+        for subscriber in app.bus.subscribers(type(message)):
+            name, function = subscriber.name, subscriber.function
             if name not in known:
                 why = "did not run: it was not registered when the event was stored"
                 text = f"({place_of(function)}) {why}"

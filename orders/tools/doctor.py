@@ -5,8 +5,10 @@ folded anew and compared, and what waits to be delivered is counted. Nothing is 
 without a copy.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
 from itertools import islice
 
 from ..application.store import Account, Finding, Status
@@ -14,6 +16,8 @@ from ..bootstrap import App
 from ..domain.text import count
 from ..errors import OrdersError
 from ..projections.follower import waiting_for
+from ..projections.policy import Policy
+from ..projections.projection import Projection
 from ..projections.replay import replay
 
 CHECKPOINT = "orders checkpoint"
@@ -28,7 +32,8 @@ def examine(app: App) -> list[Finding]:
     if any(finding.subject in {"lock", "log"} and not finding.is_well for finding in findings):
         return findings  # what follows from the log would only say so again
     findings += _guarded("projections", lambda: _projections(app))
-    findings += _guarded("policies", lambda: _policies(app))
+    for name, make in app.policies.items():
+        findings += _guarded("policies", partial(_policy, app, name, make))
     findings += _guarded("deliveries", lambda: _deliveries(app))
     return findings
 
@@ -37,20 +42,48 @@ def repair(app: App) -> Iterator[str]:
     """Repair what can be repaired; yield what was done, a sentence each.
 
     Raises:
-        OrdersError: the log is damaged, which only a backup can repair.
+        OrdersError: the log is damaged, which only a backup can repair, or the store is busy.
     """
+    app.store.head()  # which is busy or not, once for all that follows
+    harmed = [name for name, make in app.projections.items() if not _is_right(app, make)]
     yield from app.store.repair()
-    if any(not finding.is_well for finding in _guarded("projections", lambda: _projections(app))):
-        for one in replay(app.store, app.projections.values(), keep=True):
-            if not one.is_right:
-                yield f"made the projection {one.name} anew from the log"
+    for name in harmed:
+        try:
+            deque(replay(app.store, [app.projections[name]], keep=True), maxlen=0)
+        except OrdersError as error:  # a foreign file; the rest can still be repaired
+            app.warn(str(error))
+        else:
+            yield f"made the projection {name} anew from the log"
     if late := app.deliveries.recover():
         yield f"made {count(late, 'delivery')} that processes left pending when they died"
-    before = {name: len(events) for name, events in _waiting(app)}
+    yield from _react(app)
+
+
+def _react(app: App) -> Iterator[str]:
+    """Have the policies react to what waits for them; yield how far they came."""
+    before = _waiting(app)
     for error in app.react(at_any_cost=True):
         app.warn(str(error))
-    for name, events in before.items():
-        yield f"had {name} react to {count(events, 'event')}"
+    after = _waiting(app)
+    for name, number in before.items():
+        if reacted := number - after.get(name, number):
+            yield f"had {name} react to {count(reacted, 'event')}"
+
+
+def _waiting(app: App) -> dict[str, int]:
+    """Return how many events wait for each policy that copes with the log."""
+    found = {}
+    for name, make in app.policies.items():
+        with suppress(OrdersError):  # `react` says why
+            found[name] = len(waiting_for(app.store, make))
+    return found
+
+
+def _is_right(app: App, make: Callable[[], Projection]) -> bool:
+    try:
+        return all(one.is_right for one in replay(app.store, [make], keep=False))
+    except OrdersError:
+        return False
 
 
 def _guarded(subject: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
@@ -70,16 +103,10 @@ def _projections(app: App) -> Iterator[Finding]:
         yield Finding("ok", "projections", f"{kept} kept, equal to the fold of the log")
 
 
-def _policies(app: App) -> Iterator[Finding]:
-    for name, events in _waiting(app):
+def _policy(app: App, name: str, make: Callable[[], Policy]) -> Iterator[Finding]:
+    if events := waiting_for(app.store, make):
         text = f"{name} has yet to react to {count(len(events), 'event')}"
         yield Finding("waiting", "policies", text, CHECKPOINT)
-
-
-def _waiting(app: App) -> Iterator[tuple[str, list[object]]]:
-    for name, make in app.policies.items():
-        if events := waiting_for(app.store, make):
-            yield name, [*events]
 
 
 def _deliveries(app: App) -> Iterator[Finding]:

@@ -185,6 +185,17 @@ def move(store, order_id, how="ship"):
     store.commit(commit_of(order))
 
 
+def place_eight(store):
+    """Place eight orders, ship one and cancel one; return them, newest first."""
+    for number, item in enumerate(("100 inch TV", "magic carpet", "Zoë's 🧞 lamp", "TV")):
+        place(store, item, customer="Ann", key=f"key {number}")
+        place(store, item, "batteries")
+    *_, second, first = store.orders()
+    move(store, first.id)
+    move(store, second.id, "cancel")
+    return store.orders()
+
+
 def snapshot(path):
     """What must not change: the kind, the content and the time of a file or directory."""
     status = path.lstat()

@@ -50,7 +50,7 @@ def write(data, acknowledgements, name, orders):
 
 
 def read(data, stop, reads, reopens):
-    """List until told to stop: never less than before, never anything torn."""
+    """List until `stop` is there: never less than before, never anything torn."""
     state = data / "orders.json"
     known, seen, last = set(), 0, 0
     with ExitStack() as stack:
@@ -322,7 +322,7 @@ def test_two_processes_that_ship_one_order_at_the_same_time_are_told_apart(by_co
 
 
 def test_every_event_reaches_a_subscriber_once_however_many_processes_recover(data, fork):
-    """What one process owed when it died, many take over at once; the effect is stored once."""
+    """What one process left pending, many take over at once; the effect is stored once."""
 
     def subscribe(app):
         app.bus.subscribe(OrderCreated, stamp, name="stamp")

@@ -38,12 +38,12 @@ def test_a_notice_is_given_after_the_order_was_synced(data, synced):
     class Checking:
         def notify(self, notice):
             assert (data / "events.jsonl").stat().st_ino in synced
-            told.append(notice)
+            notices.append(notice)
 
-    told = []
+    notices = []
     with bootstrap(data, notifier=Checking()) as app:
         app.bus.send(PlaceOrder(("rope",)))
-    assert len(told) == 1
+    assert len(notices) == 1
 
 
 def test_the_state_is_synced_and_then_its_name(data, sales, synced):

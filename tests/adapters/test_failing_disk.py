@@ -26,7 +26,7 @@ class Killed(BaseException):
 
 
 class FailingDisk(Disk):
-    """Numbers its calls; at the one numbered `failing` it behaves as told."""
+    """Numbers its calls; at the one numbered `failing` it misbehaves."""
 
     def __init__(self, failing=0, behaviour="", *, for_good=False):
         self.failing, self.behaviour = failing, behaviour
@@ -101,7 +101,7 @@ class Story:
         self.placed = {}  # order id -> item, of those that were acknowledged
         self.may = {}  # item -> the statuses it may have after all; None is absence
         self.refusals = []  # what OrdersErrors the caller got
-        self.survived = []  # what subscribers' failures were told of
+        self.survived = []  # what was reported of subscribers
         self.store = FilesStore(data, disk=disk)
         self.app = bootstrap(
             store=self.store,
@@ -147,7 +147,7 @@ class Story:
         return self.log.read_bytes().rpartition(b"\n")[0] if self.log.exists() else b""
 
 
-def tell(story):
+def play(story):
     """Place two orders, ship one, checkpoint, place another, close."""
     first = story.place("rope")
     story.place("lamp")
@@ -159,7 +159,7 @@ def tell(story):
 
 
 def run(data, failing=0, behaviour="", *, torn=False):
-    """Tell the story on a disk that fails; return it."""
+    """Play the story on a disk that fails; return it."""
     if torn:
         with bootstrap(data, notifier=Sales()) as app:
             app.bus.send(PlaceOrder(items=("old",)))
@@ -169,7 +169,7 @@ def run(data, failing=0, behaviour="", *, torn=False):
     if torn:
         story.may["old"] = {"placed"}
     try:
-        tell(story)
+        play(story)
     except Killed:
         story.store.abandon()  # which closes what it had open, as the kernel does
     return story
@@ -209,8 +209,8 @@ def stock(data):
         return [dict(document) for document in db.table("orders")]
 
 
-# of a torn log the short form tells twice: of an error, and of a death
-TOLD_IF_TORN = {"EIO", "crash before"}
+# with a torn log the short form plays two: an error, and a death
+SHORT_IF_TORN = {"EIO", "crash before"}
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ TOLD_IF_TORN = {"EIO", "crash before"}
         pytest.param(
             behaviour,
             torn,
-            marks=() if not torn or behaviour in TOLD_IF_TORN else pytest.mark.long,
+            marks=() if not torn or behaviour in SHORT_IF_TORN else pytest.mark.long,
             id=f"{behaviour}-{'torn' if torn else 'fresh'}",
         )
         for behaviour, torn in product(BEHAVIOURS, [False, True])
@@ -246,7 +246,7 @@ def test_a_disk_that_fails_from_some_call_on_costs_nothing_acknowledged(tmp_path
     for number in range(1, len(calls) + 1):
         disk = FailingDisk(number, behaviour, for_good=True)
         story = Story(tmp_path / f"{number}", disk, can_cut=False)
-        tell(story)
+        play(story)
         check(story)
 
 

@@ -1,32 +1,17 @@
-"""Files replaced atomically, locks between processes, and what the system refuses."""
+"""Files replaced atomically, directories made durable, and what the system refuses."""
 
 import errno
 import os
-import resource
 import stat
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from store_files import RecordingDisk, append, opening_logs
 
-from orders import bootstrap
-from orders.adapters.files.disk import Disk, FileLock, reason, regular_status
-from orders.errors import ForeignFile, NotWritten, StoreBusy, StoreError, StoreUnavailable
+from orders.adapters.files.disk import Disk, available, reason, regular_status
+from orders.errors import ForeignFile, NotWritten, StoreUnavailable
 
 STEPS = ["open", "write", "sync", "replace", "sync_directory"]
-
-HOLDER = """
-import sys
-from pathlib import Path
-from orders.adapters.files.disk import FileLock
-
-with FileLock(Path(sys.argv[1]), 10).held(shared=sys.argv[2] == "shared"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
 
 
 class FailingDisk(Disk):
@@ -58,37 +43,6 @@ def names(directory):
 
 def mode(path):
     return stat.S_IMODE(path.stat().st_mode)
-
-
-def is_free(path, *, shared=False):
-    lock = FileLock(path, 0)
-    try:
-        with lock.held(shared=shared):
-            return True
-    except StoreBusy:
-        return False
-    finally:
-        lock.close()
-
-
-@contextmanager
-def held_elsewhere(path, kind):
-    """Another process that holds the lock; yields it."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(path), kind],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as process:
-        assert process.stdout.readline() == b"held\n"
-        try:
-            yield process
-        finally:
-            process.stdin.close()
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "lock"
 
 
 # replace_atomically
@@ -139,23 +93,38 @@ def test_a_symbolic_link_to_nothing_gets_its_target_written(tmp_path):
 
 
 def test_the_new_bytes_are_synced_before_they_get_the_name_and_the_name_after(tmp_path):
-    calls = []
+    disk = RecordingDisk()
+    disk.replace_atomically(tmp_path / "file", b"new")
+    assert [call for call, _ in disk.calls] == [
+        "open",
+        "write",
+        "sync",
+        "replace",
+        "sync_directory",
+    ]
 
-    class Recording(Disk):
+
+def test_the_file_is_the_old_or_the_new_one_at_every_step(tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b"old")
+    seen = []
+
+    class Looking(Disk):
+        def write(self, descriptor, data):
+            written = super().write(descriptor, data[:1])
+            seen.append(file.read_bytes())
+            return written
+
         def sync(self, descriptor):
-            calls.append("sync")
             super().sync(descriptor)
+            seen.append(file.read_bytes())
 
         def sync_directory(self, directory):
-            calls.append("sync directory")
+            seen.append(file.read_bytes())
             super().sync_directory(directory)
 
-        def replace(self, source, target):
-            calls.append("replace")
-            super().replace(source, target)
-
-    Recording().replace_atomically(tmp_path / "file", b"new")
-    assert calls[:3] == ["sync", "replace", "sync directory"]
+    Looking().replace_atomically(file, b"new")
+    assert seen == [b"old"] * 4 + [b"new"]
 
 
 @pytest.mark.parametrize("call", STEPS)
@@ -213,17 +182,13 @@ def test_making_a_directory_that_exists_changes_nothing(tmp_path):
 
 
 def test_each_new_directory_is_made_durable_in_its_parent_the_last_one_with_its_log(tmp_path):
-    synced = []
-
-    class Recording(Disk):
-        def sync_directory(self, directory):
-            synced.append(directory)
-            super().sync_directory(directory)
-
-    Recording().make_directory(tmp_path / "a" / "b")
-    assert synced == [tmp_path]
-    with bootstrap(tmp_path / "a" / "b", disk=Recording()) as app, app.log.writing():
-        assert synced == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+    disk = RecordingDisk()
+    disk.make_directory(tmp_path / "a" / "b")
+    assert disk.calls == [("sync_directory", tmp_path.name)]
+    with opening_logs(tmp_path / "a" / "b") as open_log:
+        append(open_log(disk))
+    synced = [name for call, name in disk.calls if call == "sync_directory"]
+    assert synced == [tmp_path.name, "a", "b"]
 
 
 @pytest.mark.parametrize("wanted", ["file", "file/store"])
@@ -281,135 +246,9 @@ def test_the_reason_is_the_systems_words_without_paths():
     assert reason(OSError("Just words")) == "just words"
 
 
-# FileLock
-
-
-def test_a_lock_excludes_everybody_else_and_is_free_afterwards(path):
-    with FileLock(path, 0).held():
-        assert not is_free(path)
-        assert not is_free(path, shared=True)
-    assert is_free(path)
-
-
-def test_who_holds_a_lock_may_enter_again_and_keeps_it_until_the_last_exit(path):
-    lock = FileLock(path, 0)
-    with lock.held():
-        with lock.held(), lock.held(shared=True):
-            pass
-        assert not is_free(path)
-    assert is_free(path)
-
-
-def test_a_lock_is_freed_when_its_block_raises(path):
-    lock = FileLock(path, 0)
-    with pytest.raises(ZeroDivisionError), lock.held():
-        _ = 1 / 0
-    assert is_free(path)
-    with lock.held():
-        assert not is_free(path)
-
-
-def test_a_closed_lock_can_be_held_again(path):
-    lock = FileLock(path, 0)
-    with lock.held():
-        pass
-    lock.close()
-    lock.close()
-    with lock.held():
-        assert not is_free(path)
-
-
-def test_the_lock_file_is_never_deleted_nor_exchanged(path):
-    lock = FileLock(path, 0)
-    with lock.held():
-        first = path.stat().st_ino
-    lock.close()
-    with FileLock(path, 0).held():
-        assert path.stat().st_ino == first
-    assert path.exists()
-    assert mode(path) == 0o600
-
-
-def test_readers_share_a_lock_but_not_with_a_writer(path):
-    with FileLock(path, 0).held(shared=True):
-        assert is_free(path, shared=True)
-        assert not is_free(path)
-    assert is_free(path)
-
-
-def test_a_reader_in_another_process_excludes_writers_only(path):
-    with held_elsewhere(path, "shared"):
-        assert is_free(path, shared=True)
-        assert not is_free(path)
-
-
-def test_a_writer_in_another_process_excludes_all_and_is_named(path):
-    with held_elsewhere(path, "alone") as other:
-        assert not is_free(path, shared=True)
-        with pytest.raises(StoreBusy) as caught, FileLock(path, 0.05).held():
-            pass
-    assert f"busy for 0.05 s: {path} is held by process {other.pid} since 2" in str(caught.value)
-    assert "ORDERS_LOCK_TIMEOUT" in str(caught.value)
-
-
-def test_a_killed_holder_frees_the_lock(path):
-    with held_elsewhere(path, "alone") as other:
-        other.kill()
-        other.wait()
-        assert is_free(path)
-
-
-def test_a_waiter_gets_the_lock_as_soon_as_its_holder_lets_go(path):
-    with held_elsewhere(path, "alone") as other:
-        other.stdin.close()
-        with FileLock(path, 60).held():
-            pass
-
-
-def test_a_thread_waits_for_another_of_its_process(path):
-    lock = FileLock(path, 0.05)
-
-    def enter():
-        with lock.held(shared=True):
-            pass
-
-    with ThreadPoolExecutor() as pool:
-        with lock.held(), pytest.raises(StoreBusy, match="held by another thread of this process"):
-            pool.submit(enter).result()
-        pool.submit(enter).result()
-
-
-def test_the_first_lock_of_a_store_that_is_not_there_is_refused_to_writers_only(tmp_path):
-    lock = FileLock(tmp_path / "nowhere" / "lock", 0)
-    with lock.held(shared=True):
-        assert names(tmp_path) == []
-    with pytest.raises(StoreUnavailable, match="no such file or directory"), lock.held():
-        pass
-
-
-def test_a_directory_in_place_of_the_lock_is_refused_to_a_writer(path):
-    path.mkdir()
-    with pytest.raises(StoreError, match=r"lock is a directory"), FileLock(path, 0).held():
-        pass
-
-
-def test_a_disk_too_full_for_the_holders_name_raises_no_bare_error_and_leaves_no_lock(path):
-    lock, limits = FileLock(path, 0), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # every write is refused
-    try:
-        with suppress(StoreError), lock.held():
-            pass
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert path.read_bytes() == b""
-    assert is_free(path)
-
-
-def test_a_lock_file_that_was_deleted_does_not_let_two_in(tmp_path):
-    path = tmp_path / "lock"
-    first, second = FileLock(path, 0.1), FileLock(path, 0.1)
-    with first.held():
-        pass
-    path.unlink()
-    with second.held(), pytest.raises(StoreBusy), first.held():
-        pass
+def test_what_the_system_refuses_in_a_block_names_the_path(tmp_path):
+    path = tmp_path / "file"
+    refused = pytest.raises(StoreUnavailable, match=f"cannot use {path}: no such file")
+    with refused as caught, available(path):
+        path.read_bytes()
+    assert isinstance(caught.value.__cause__, FileNotFoundError)

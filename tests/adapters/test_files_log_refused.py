@@ -1,6 +1,7 @@
 """The event log on a disk that refuses: nothing is acknowledged that is not on it."""
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,10 @@ from store_files import (
 
 from orders import OrderShipped
 from orders.adapters.files.disk import Disk
-from orders.adapters.files.line import Position
+from orders.adapters.files.line import Position, decode_frame
 from orders.adapters.files.lock import FileLock
 from orders.adapters.files.log import EventLog
+from orders.application.store import Delivery
 from orders.errors import NotStored, NotWritten, StoreBusy, StoreError, StoreUnavailable
 
 
@@ -72,6 +74,27 @@ def test_what_is_to_be_durable_is_synced_unless_it_is_known_to_be(open_log):
     another = open_log(disk)
     another.make_durable(second.end)
     assert disk.calls.count(("sync", "events.jsonl")) == 2, "what it does not know it makes sure of"
+
+
+@pytest.mark.parametrize("pending", [False, True], ids=["nothing pending", "something pending"])
+def test_a_line_says_of_no_byte_that_was_not_synced_that_it_was(open_log, pending):
+    class Noting(Disk):
+        synced = 0
+
+        def sync(self, descriptor):
+            super().sync(descriptor)
+            self.synced = os.fstat(descriptor).st_size
+
+    log = open_log(disk := Noting())
+    event = OrderShipped(order_id="x" * 2000)
+    append(log, event, deliveries=[Delivery(event.id, "sales")] * pending)
+    for _ in range(80):  # until some must be synced, and what is pending be listed
+        entry = append(log, OrderShipped(order_id="x" * 2000), sync=False)
+        frame = decode_frame(entry.raw)
+        assert frame.synced <= disk.synced
+        assert frame.settled <= disk.synced
+    assert disk.synced > entry.start.offset // 2
+    assert pending is any(line.outstanding for line in lines_of(log))
 
 
 def test_a_new_log_is_durable_in_its_directory_before_anything_is_acknowledged(open_log, data):

@@ -1,18 +1,28 @@
 """The state file as a TinyDB storage: whole or refused, and open to stock TinyDB."""
 
+import errno
 import os
 import random
 import stat
 
 import msgspec
 import pytest
+from store_files import RefusingDisk, snapshot
 from tinydb import TinyDB, where
 
 from orders.adapters.files.disk import Disk
+from orders.adapters.files.state import (
+    FORMAT,
+    HEAD_SIZE,
+    Documents,
+    Head,
+    OrderDocument,
+    OrderTables,
+    StateStorage,
+)
 from orders.errors import ForeignFile, NotWritten, StoreError
-from orders.adapters.files.state import FORMAT, HEAD_SIZE, Head, StateStorage
 
-HEAD = Head(FORMAT, 7, 3301, "1c291ca3", "")
+HEAD = Head(FORMAT, 7, 3301, "1c291ca3")
 
 TABLES = {
     "orders": {
@@ -65,12 +75,6 @@ def load(path):
     return StateStorage(path, Disk()).load()
 
 
-def snapshot(path):
-    status = path.lstat()
-    content = path.read_bytes() if stat.S_ISREG(status.st_mode) else None
-    return status.st_mode, status.st_ino, status.st_mtime_ns, content
-
-
 def test_what_is_written_is_loaded(kept, path):
     head, tables, damage = load(path)
     assert damage is None
@@ -82,6 +86,15 @@ def test_what_is_written_is_loaded(kept, path):
 def test_the_same_tables_make_the_same_bytes(kept, path):
     write(StateStorage(path, Disk()))
     assert path.read_bytes() == kept
+
+
+@pytest.mark.parametrize("tables", [{}, {"orders": {}}, TABLES])
+def test_whatever_is_written_is_json_for_everybody(storage, path, tables):
+    write(storage, tables)
+    content = msgspec.json.decode(path.read_bytes())
+    del content["log"]
+    assert content == tables
+    assert load(path).damage is None
 
 
 def test_tables_without_documents_are_written_and_loaded(storage, path):
@@ -99,7 +112,7 @@ def test_the_head_is_read_without_the_rest(kept, storage, path):
 
 def test_the_largest_head_fits_into_what_is_read_of_it(storage, path):
     number = 2**63 - 1
-    largest = Head(FORMAT, number, number, "f" * 8, "")
+    largest = Head(FORMAT, number, number, "f" * 8)
     storage.write({"log": {"1": msgspec.structs.asdict(largest)}, **TABLES})
     assert storage.head() == load(path).head
     assert storage.head().offset == number
@@ -169,7 +182,7 @@ def test_random_bytes_anywhere_never_give_other_data(kept, path):
     for _ in range(200):
         changed = bytearray(kept)
         for _ in range(dice.randint(1, 20)):
-            changed[dice.randrange(HEAD_SIZE, len(kept))] = dice.randrange(256)
+            changed[dice.randrange(kept.index(b'"orders"'), len(kept))] = dice.randrange(256)
         path.write_bytes(changed)
         assert load(path).damage or bytes(changed) == kept
 
@@ -217,11 +230,7 @@ def test_what_is_no_file_is_foreign_at_once(storage, path, kind):
 
 
 def test_a_disk_that_refuses_leaves_the_old_file_and_the_old_tables(kept, storage, path):
-    class FullDisk(Disk):
-        def write(self, descriptor, data):
-            raise OSError(28, "No space left on device")
-
-    storage = StateStorage(path, FullDisk())
+    storage = StateStorage(path, RefusingDisk(write=errno.ENOSPC))
     with pytest.raises(NotWritten, match="no space left on device"):
         write(storage)
     assert path.read_bytes() == kept
@@ -253,3 +262,38 @@ def test_a_file_that_cannot_be_opened_is_an_error_of_the_store(tmp_path):
     for use in (storage.load, storage.head, storage.size):
         with pytest.raises(StoreError, match="not a directory"):
             use()
+
+
+# Documents that are decoded when looked at
+
+
+@pytest.fixture
+def documents(kept, path):
+    """The orders of a state file as they are loaded for the fold."""
+    tables = StateStorage(path, Disk(), OrderTables).load().tables
+    return Documents(tables["orders"], OrderDocument)
+
+
+def test_documents_are_what_was_written_whichever_way_they_are_looked_at(documents):
+    frozen = {n: d | {"items": tuple(d["items"])} for n, d in TABLES["orders"].items()}
+    assert documents == frozen
+    assert dict(documents.items()) == frozen
+    assert list(documents.values()) == list(frozen.values())
+    assert documents["2"] == documents.get("2") == frozen["2"]
+    assert documents.get("9") is None
+    assert documents != {**frozen, "9": {}}
+
+
+def test_documents_are_found_by_a_field_also_when_they_were_put_there_later(documents):
+    by_id = {f"order-{number}": f"{number}" for number in range(1, 6)}
+    assert documents.by("id") == by_id
+    documents.put("6", documents["1"] | {"id": "order-6"})
+    documents.put("2", documents["2"] | {"status": "shipped"})
+    assert documents.by("id") == by_id | {"order-6": "6"}
+    assert documents.by("status") == {"placed": "6", "shipped": "2"}
+
+
+def test_documents_whether_looked_at_or_not_make_the_same_bytes(documents, kept, storage, path):
+    assert documents["3"]["id"] == "order-3"
+    write(storage, {"orders": documents, "keys": TABLES["keys"]})
+    assert path.read_bytes() == kept

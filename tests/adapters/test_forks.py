@@ -169,7 +169,7 @@ def test_a_child_may_use_what_another_thread_was_at_when_it_was_forked(data, for
 
 def test_a_unit_of_work_ends_in_the_process_that_opened_it(data, fork):
     def child():
-        with pytest.raises(WiringError, match="in the process that opened it"):
+        with pytest.raises(WiringError, match="nothing was stored"):
             unit.__exit__(None, None, None)
         place(app, "child")
         app.close()

@@ -17,6 +17,7 @@ from threading import Thread
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
+from msgspec.structs import replace
 
 from orders import Notice, OrdersError, PlaceOrder, Settings, bootstrap
 from orders.adapters.notifiers import ConsoleNotifier, mail, open_notifier
@@ -271,7 +272,7 @@ def test_a_mail_has_the_notice_for_its_text_and_the_order_in_its_subject(mail_se
 def test_a_repeated_mail_has_the_message_id_of_the_first_and_any_other_has_not(mail_server):
     with mail_server.up():
         notifier = open_notifier(f"smtp://127.0.0.1:{mail_server.port}")
-        for notice in (NOTICE, NOTICE, NOTICE._replace(title="Bestseller")):
+        for notice in (NOTICE, NOTICE, replace(NOTICE, title="Bestseller")):
             notifier.notify(notice)
     first, again, other = (sent["Message-ID"] for sent in mail_server.mails)
     assert first == again != other

@@ -269,7 +269,7 @@ def examine_after(store, promises, sent):
             app.store.checkpoint()
         app.deliveries.recover()
         assert set(sales.order_ids) == {created[event] for event in set(created) - done}
-        assert _deliveries(app)[1] == set(created), "something is still owed"
+        assert _deliveries(app)[1] == set(created), "something is still pending"
         app.bus.send(PlaceOrder(items=("afterwards",)))
         app.store.checkpoint()
         list(repair(app))
@@ -322,8 +322,8 @@ def test_whatever_a_power_cut_leaves_holds_every_acknowledged_order(tmp_path, li
                 assert "Restore the file" in refusal
                 refusals.append((seed, state))
     print(f"{lives * states:,} states, {len(refusals)} of them refused with an error")
-    # A person must help only where the beginning of the first line, which nobody was told is
-    # stored, is lost and its end is not: that is not to be told from another program's file.
+    # A person must help only where the beginning of the first line, which nobody knows to be
+    # stored, is lost and its end is not: that looks like another program's file.
     assert len(refusals) <= lives * states // 100
 
 

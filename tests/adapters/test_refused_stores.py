@@ -56,7 +56,6 @@ OF_THE_STATE = (
     ["replay"],
     ["checkpoint"],
     ["doctor"],
-    ["doctor", "--repair"],
 )
 OF_THE_LOG = (  # nothing in it is wrong, so they may show it
     ["stats"],

@@ -13,7 +13,7 @@ from time import monotonic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from orders.adapters.memory import MemoryStore
 from orders.application.store import (
@@ -24,6 +24,7 @@ from orders.application.store import (
     Failure,
     Filter,
     Match,
+    Pending,
     Snapshot,
 )
 from orders.domain.commands import PlaceOrder
@@ -116,7 +117,7 @@ def numbers(store, **wanted):
 def contents(store):
     """Return all that can be seen of a store."""
     return (
-        [record[1:] for record in store.read()],
+        [astuple(record)[1:] for record in store.read()],
         store.orders(),
         list(store.pending()),
         list(store.deliveries()),
@@ -199,7 +200,7 @@ def test_a_commit_that_is_refused_leaves_nothing(store, another, reason):
     }[reason]
     before = contents(another)
     with pytest.raises((Conflict, KeyTaken, AlreadySettled, WrongPayload)):
-        store.commit(bad._replace(pending=(Delivery(good.pending[0].id, "sales"),)))
+        store.commit(replace(bad, pending=(Delivery(good.pending[0].id, "sales"),)))
     assert contents(another) == contents(store) == before
     assert store.messages([good.pending[0].id]) == {}
     assert store.ids(keys=["second"]) == {}
@@ -396,7 +397,7 @@ def test_an_abandoned_delivery_is_claimed_once(store, another):
     assert another.claim(found, attempt)
     assert not store.claim(found, again(found))  # it does not stand as it was found
     assert not store.claim(attempt, again(attempt))  # somebody is at it
-    assert [tuple(pending) for pending in store.pending()] == [(attempt, False)]
+    assert list(store.pending()) == [Pending(attempt, False)]
     *_, record = store.read()
     assert (record.messages, record.deliveries) == ((), (attempt,))
     another.commit(Commit(outcomes=(outcome(attempt),)))
@@ -411,7 +412,7 @@ def test_what_has_failed_is_claimed_once(store, another, status):
     assert not store.claim(replace(found, attempts=7), attempt)
     assert another.claim(found, attempt)
     assert not store.claim(found, attempt)
-    assert [tuple(pending) for pending in store.pending()] == [(attempt, False)]
+    assert list(store.pending()) == [Pending(attempt, False)]
 
 
 def test_what_is_done_or_unknown_is_not_claimed(store):

@@ -41,7 +41,7 @@ def test_each_order_has_its_history(old, tool):
 def test_what_a_killed_process_left_is_delivered_and_the_rest_can_be_retried(old, tool):
     listed = tool("list")
     assert listed.stderr.count("New Order") == 1
-    assert "owed" in listed.stderr
+    assert "Items: ['owed']" in listed.stderr
     traced = tool("trace", listed.stdout.splitlines()[4].split("\t")[0])
     assert (traced.returncode, traced.stderr) == (0, "")
     retried = tool("retry", "--all")  # its subscriber is not known here

@@ -10,11 +10,11 @@ from io import TextIOWrapper
 import pytest
 from conftest import Sales
 
-from orders import Event, OrderCreated, PlaceOrder, ShipOrder, bootstrap
+from orders import Event, OrderCreated, PlaceOrder, ShipOrder, WiringError, bootstrap
+from orders.adapters.files.line import FORMAT, Line, encode
+from orders.application.store import Delivery
 from orders.cli import app
 from orders.cli.output import Console
-from orders.application.store import Delivery
-from orders.adapters.files.line import FORMAT, Line, encode
 from orders.domain.text import safe
 
 RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -268,9 +268,9 @@ def hostile_log(data):
             correlation_id=f"{number}{text[:99]}",
             causation_id=text[:99],
         )
-        owed = Delivery(event.id if number % 3 else text, text or "nobody")
-        failed = Delivery(owed.event, owed.subscriber, "failed", 3, 1, 0, 0.1, text)
-        for messages, deliveries in (((event,), (owed,)), ((), (failed,))):
+        pending = Delivery(event.id if number % 3 else text, text or "nobody")
+        failed = Delivery(pending.event, pending.subscriber, "failed", 3, 1, 0, 0.1, text)
+        for messages, deliveries in (((event,), (pending,)), ((), (failed,))):
             seq += 1
             lines.append(
                 encode(Line(FORMAT, seq, datetime.now(UTC), messages, deliveries, text or None))
@@ -316,9 +316,9 @@ def test_each_line_of_a_hostile_feed_is_json(call, hostile_log):
     for form in ("pipe", "terminal"):
         status, out, err = call(*arguments, form=form)
         harmless((status, out, err), "pipe")
-        told = [json.loads(line) for line in out.splitlines()]
-        assert len(told) == len(hostile_log)
-        assert {message["order_id"] for message in told} == set(hostile_log)
+        found = [json.loads(line) for line in out.splitlines()]
+        assert len(found) == 3 * len(hostile_log)  # an event and two records of its delivery
+        assert {entry["order_id"] for entry in found if "delivery" not in entry} == set(hostile_log)
 
 
 def write(data, *messages):
@@ -397,16 +397,24 @@ def test_a_subscriber_that_fails_with_hostile_words_is_shown_harmlessly(call, da
     def stranger(event):
         raise ValueError(HOSTILE[int(event.text)])
 
-    with bootstrap(data, notifier=Sales(), on_failure=lambda *_: None) as store:
-        store.bus.subscribe(HostileHappened, stranger, name="\x1b]0;title\x07[/]\u202e")
-        with store.uow() as uow:
+    with bootstrap(data, notifier=Sales(), on_failure=lambda *_: None) as system:
+        system.bus.subscribe(HostileHappened, stranger, name="[/] [red]x[/red] :smile: $(reboot)")
+        with system.uow() as uow:
             for number in range(len(HOSTILE)):
                 uow.emit(HostileHappened(text=f"{number}"))
-        assert len(store.deliveries.accounts().having("failed")) == len(HOSTILE)
+        assert len([*system.store.deliveries("failed")]) == len(HOSTILE)
     for form in ("pipe", "terminal"):
         for arguments in (["deliveries"], ["log"], ["doctor"], ["retry", "--all"]):
             harmless(call(*arguments, form=form), form)
     harmless(call("deliveries", "--json", form="json"), "json")
+
+
+@pytest.mark.parametrize("name", ["\x1b]0;title\x07", "\u202egnp.exe", "a\nb", " ", ""], ids=ascii)
+def test_a_hostile_name_of_a_subscriber_is_refused(name):
+    with bootstrap(":memory:", notifier=Sales()) as system, pytest.raises(WiringError) as refused:
+        system.bus.subscribe(HostileHappened, lambda event: None, name=name)
+    assert not RAW.search(str(refused.value))
+    assert system.bus.subscriber(name) is None
 
 
 # As real processes, and on a real terminal

@@ -1,20 +1,22 @@
 """The demos: each shows what it says, checks it, and leaves nothing behind."""
 
 import ast
+import os
 import re
+import signal
 import subprocess
 import sys
 
 import pexpect
 import pytest
 
-from orders import Notice, OrderCreated, handlers
-from orders.domain.commands import RecordBestseller
+from orders import Notice, OrderCreated
+from orders.application.handlers import EVENT_SUBSCRIBERS
 from orders.cli.output import Console
 from orders.demos import SCENARIOS, play
 from orders.demos.simple import SOURCE
-from orders.projections.policy import Bestseller
-from orders.projections.shipped import ItemSales
+from orders.domain.commands import RecordBestseller
+from orders.projections.shipped import Bestseller, ItemSales
 
 NOTICE = r"============\nNew Order:\n============\nID: (\S+)\nItems: (.*)\n"
 ARTICLE = ["['100 inch TV', 'magic carpet']", "['soft cheese', 'dutch mashrooms']"]
@@ -37,7 +39,13 @@ SHOWS = {
         "dinosaurs 3, trucks 2, internet 1",
         "it has counted three orders",
         "the other one resumes, and counts nothing twice",
-        "sales were told of it, once",
+        "sales were notified of it, once",
+    ],
+    "plugin": [
+        "the order is refunded",
+        "its subscriber has notified",
+        "the order is as it was",
+        "its policy has placed an order for each refund",
     ],
     "session": [
         "the notice went there",
@@ -93,15 +101,19 @@ def test_the_article_is_drawn_on_a_terminal(screen):
     assert re.sub(r"\x1b\[[0-9;]*m", "", shown).count("Order      Placed") == 1
 
 
+def notify_the_first_only(event, *, notifier):
+    """Do half of what `order_created` has done."""
+    if not notifier.notices:
+        notifier.notify(Notice(event.order_id, event.items))
+
+
+def interrupt(event):
+    """Press Ctrl-C."""
+    raise KeyboardInterrupt
+
+
 def test_a_demo_whose_claim_is_broken_exits_1(monkeypatch, capsys, empty):
-    told = []
-
-    def notify_the_first_only(event, *, notifier):
-        if not told:
-            told.append(event)
-            notifier.notify(Notice(event.order_id, event.items))
-
-    monkeypatch.setitem(handlers.EVENT_SUBSCRIBERS, OrderCreated, (notify_the_first_only,))
+    monkeypatch.setitem(EVENT_SUBSCRIBERS, OrderCreated, (notify_the_first_only,))
     monkeypatch.setattr("tempfile.tempdir", str(empty))
     console = Console()
     assert console.run(lambda: play("article", console)) == 1
@@ -111,11 +123,8 @@ def test_a_demo_whose_claim_is_broken_exits_1(monkeypatch, capsys, empty):
     assert [*empty.iterdir()] == []
 
 
-def test_a_demo_that_raises_leaves_nothing_behind(monkeypatch, empty):
-    def fail(event):
-        raise KeyboardInterrupt
-
-    monkeypatch.setitem(handlers.EVENT_SUBSCRIBERS, OrderCreated, (fail,))
+def test_a_demo_that_is_interrupted_leaves_nothing_behind(monkeypatch, empty):
+    monkeypatch.setitem(EVENT_SUBSCRIBERS, OrderCreated, (interrupt,))
     monkeypatch.setattr("tempfile.tempdir", str(empty))
     console = Console()
     assert console.run(lambda: play("article", console)) == 130
@@ -162,6 +171,28 @@ def test_ctrl_c_at_a_step_leaves_nothing_behind(terminal, empty):
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 130
+    assert [*empty.iterdir()] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("ignored", [[], [signal.SIGINT]], ids=["alone", "started with &"])
+def test_a_demo_that_is_ended_leaves_nothing_behind(empty, number, ignored):
+    restore = [(one, signal.signal(one, signal.SIG_IGN)) for one in ignored]
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "orders", "demo", "--step"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(empty)},
+    )
+    for one, handler in restore:
+        signal.signal(one, handler)
+    while demo.stderr.read(1) != b"[":  # Enter is waited for
+        assert demo.poll() is None
+    assert [*empty.iterdir()] != []
+    demo.send_signal(number)
+    _, said = demo.communicate()
+    assert (demo.returncode, b"Traceback" in said) == (130, False)
     assert [*empty.iterdir()] == []
 
 
@@ -217,10 +248,10 @@ def repeat(self, event):
     ("kind", "method", "replacement", "claim"),
     [
         (ItemSales, "apply", forget, "dinosaurs 0, trucks 0, internet 0"),
-        (Bestseller, "react", repeat, "sales were told of it, once"),
-        (Bestseller, "apply", forget, "sales were told of it, once"),
+        (Bestseller, "react", repeat, "sales were notified of it, once"),
+        (Bestseller, "apply", forget, "sales were notified of it, once"),
     ],
-    ids=["uncounted", "told too often", "never told"],
+    ids=["uncounted", "notified too often", "never notified"],
 )
 def test_the_system_exits_1_when_its_followers_do_not_do_what_is_shown(
     monkeypatch, capsys, empty, kind, method, replacement, claim

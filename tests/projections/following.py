@@ -5,13 +5,30 @@ from typing import ClassVar
 
 from orders import Command, Event, OrderCreated, OrderShipped, PlaceOrder, ShipOrder, bootstrap
 from orders.adapters.files.store import FilesStore
+from orders.messaging.message import name_of
 from orders.projections.follower import Follower
 from orders.projections.policy import Policy
+from orders.projections.projection import Projection
 from orders.projections.runners import MultiThreadedRunner, SingleThreadedRunner
 from orders.projections.shipped import ItemSales
 
 RUNNERS = (SingleThreadedRunner, MultiThreadedRunner)
 TIMEOUT = 60  # seconds, for what takes a few milliseconds
+
+
+class Heard(Projection):
+    """Keeps the names of the events that it was given."""
+
+    name = "heard"
+    columns: ClassVar = {"heard": ("number", "event")}
+
+    def apply(self, event):
+        heard = self.tables["heard"]
+        heard[str(len(heard))] = name_of(event)
+
+    @property
+    def names(self):
+        return [*self.tables["heard"].values()]
 
 
 class BellRung(Event, frozen=True, kw_only=True):
@@ -191,8 +208,7 @@ def place(app, *items):
 
 
 def stored(app, kind=Event):
-    found = (message for record in app.store.read() for message in record.messages)
-    return [message for message in found if isinstance(message, kind)]
+    return [message for message in messages(app) if isinstance(message, kind)]
 
 
 def ids(app, kind=Event):
@@ -237,6 +253,15 @@ def times(follower):
     return dict(follower.projection.ranking())
 
 
+def messages(app):
+    return [message for record in app.store.read() for message in record.messages]
+
+
+def heard_by(app, *targets):
+    """What a projection of these targets is given of the log, in order."""
+    return followed(app, type("HeardSome", (Heard,), {"follow": targets})).projection.names
+
+
 def sold(app):
     """What the orders say was sold."""
     orders = (order for order in app.orders.list() if order.status != "cancelled")
@@ -255,3 +280,13 @@ def damage(log):
     whole = log.read_bytes()
     log.write_bytes(whole + b'{"format":1,"seq":0}\n')
     return whole
+
+
+def rows(result):
+    """What the tool has printed, which must have succeeded."""
+    assert result.returncode == 0, result.stderr
+    return [line.split("\t") for line in result.stdout.splitlines()]
+
+
+def reactions(tool):
+    return [row for row in rows(tool("log")) if row[2] == "RecordBestseller"]

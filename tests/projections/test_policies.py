@@ -280,6 +280,17 @@ def test_a_loop_of_commands_and_events_between_followers_goes_on_until_it_ends(k
     assert len(reacted(app, "right")) == 16
 
 
+def test_a_policy_that_keeps_up_reacts_to_what_it_causes_itself_at_once(app):
+    class Alone(Player):
+        name = other = "alone"
+
+    app.bus.register(HitBall, play)
+    app.follow(Alone)
+    app.uow().emit(BallHit(by="alone", left=5))
+    assert app.react() == []
+    assert [event.left for event in stored(app, BallHit)] == [5, 4, 3, 2, 1, 0]
+
+
 def test_stopping_waits_for_a_loop_to_end(kind, app):
     app.bus.register(HitBall, play)
     with kind(app, [Left, Right]):

@@ -12,9 +12,10 @@ from typing import ClassVar
 import pytest
 from following import Counting, Quiet, followed, kept, open_app, place, snapshot, sold, times
 
-from orders import CancelOrder, Settings, ShipOrder, bootstrap
+from orders import CancelOrder, Order, Settings, ShipOrder, bootstrap
 from orders.adapters.files.disk import Disk
 from orders.adapters.files.state import StateStorage
+from orders.application.store import Snapshot
 from orders.errors import ForeignFile, NotWritten, StoreBusy
 from orders.projections.follower import Follower
 from orders.projections.shipped import ItemSales, OrdersADay
@@ -237,6 +238,24 @@ def test_a_snapshot_never_knows_what_a_power_cut_could_take_from_the_log(busy, d
             place(app)  # whose delivery is recorded, and not synced
     assert len(Recording.known) == 5
     assert all(offset <= synced for offset, synced in Recording.known)
+
+
+def test_a_large_snapshot_is_due_when_the_log_has_outgrown_it_by_half(data):
+    large = {"sold": {"1": {"item": "x" * (1 << 21), "times": 1}}, "open": {}}
+    with open_app(data) as app:
+        assert app.store.is_due("item-sales")
+        place(app)
+        app.store.save("item-sales", Snapshot(app.store.head(), large))
+        place(app)
+        assert not app.store.is_due("item-sales")
+        assert app.store.is_due("orders-a-day")  # of which nothing is kept
+        with app.uow() as uow:
+            for _ in range(1200):
+                uow.orders.add(Order.place(["x" * 450, "y" * 450]))
+        assert app.store.is_due("item-sales")
+        follower = kept(app, ItemSales)
+        assert follower.projection.times("rope") == 1  # the other one the snapshot knew
+        assert not app.store.is_stale("item-sales")
 
 
 # Others at the same time

@@ -12,10 +12,12 @@ import pytest
 from conftest import Sales
 from screens import plain, width
 
-from orders import CancelOrder, Event, OrderCreated, PlaceOrder, ShipOrder, bootstrap, handlers
-from orders.application.store import RETRIES
-from orders.projections.policy import Bestseller
-from orders.queries.trace import rows, trace
+from orders import CancelOrder, Event, OrderCreated, PlaceOrder, ShipOrder, bootstrap
+from orders.application import handlers
+from orders.application.deliveries import RETRIES
+from orders.cli.rows import trace_rows
+from orders.projections.shipped import Bestseller
+from orders.queries.trace import trace
 
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 ISO = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
@@ -44,13 +46,13 @@ class Broken:
 
     def __init__(self, times):
         self.left = times
-        self.told = []
+        self.notices = []
 
     def notify(self, notice):
         if self.left:
             self.left -= 1
             raise RuntimeError(f"the line is dead, {self.left} to go")
-        self.told.append(notice)
+        self.notices.append(notice)
 
 
 def place_of(function):
@@ -173,7 +175,7 @@ def test_an_unknown_order_is_refused_in_one_line(tool, send, order_id):
     assert re.fullmatch(r"error: no order .*`orders list` shows the ids\n", result.stderr)
 
 
-def test_an_item_that_is_called_like_an_order_does_not_join_their_trees(traced, send):
+def test_an_item_that_is_called_like_an_order_does_not_connect_their_trees(traced, send):
     (first,) = send(PlaceOrder(("rope",)))
     (second,) = send(PlaceOrder((first,), first, first[:8]))
     assert shape(traced(first)) == shape(traced(second)) == PLACED
@@ -187,7 +189,7 @@ def test_a_notice_that_failed_twice_and_then_succeeded_is_shown_as_exactly_that(
     notifier = Broken(2)
     with bootstrap(data, notifier=notifier) as app:
         order_id = app.bus.send(PlaceOrder(("rope",)))
-    assert len(notifier.told) == 1
+    assert len(notifier.notices) == 1
     found = traced(order_id)
     assert shape(found) == [
         (0, "PlaceOrder"),
@@ -262,7 +264,7 @@ def test_a_dead_letter_is_called_one_and_shows_every_attempt(traced, data):
 
 
 @pytest.mark.parametrize("fault", ["before-delivery", "mid-delivery", "after-fsync"])
-def test_what_a_dead_process_owed_is_shown_until_the_next_command_delivers_it(tool, traced, fault):
+def test_what_a_dead_process_left_is_shown_until_the_next_command_delivers_it(tool, traced, fault):
     assert tool("place", "rope", env={"ORDERS_FAULT": fault}).returncode == -signal.SIGKILL
     order_id = json.loads(tool("log", "--json").stdout)[0]["messages"][1]["order_id"]
     found = traced(order_id)
@@ -297,7 +299,7 @@ def test_a_subscriber_that_this_process_does_not_have_is_shown_by_name(traced, d
     assert re.fullmatch(r"\(not registered in this process\) ran in \d+\.\d ms", found[-1].text)
 
 
-def test_what_is_owed_to_a_subscriber_that_is_missing_here_says_so(traced, data, fork):
+def test_what_waits_for_a_subscriber_that_is_missing_here_says_so(traced, data, fork):
     def die():
         with bootstrap(data, notifier=Sales()) as app:
             app.bus.subscribe(
@@ -330,14 +332,14 @@ def test_a_subscriber_that_was_registered_later_is_shown_not_to_have_run(traced,
 def test_one_that_is_subscribed_by_a_glob_later_is_shown_not_to_have_run(app):
     order_id = app.bus.send(PlaceOrder(("rope",)))
     app.bus.subscribe("order-*", lambda event: None, name="late")
-    found = {row[1]: row[4] for row in rows(trace(app, order_id))}
+    found = {row[1]: row[4] for row in trace_rows(trace(app, order_id))}
     assert "did not run: it was not registered when the event was stored" in found["late"]
     assert (
         place_of(test_one_that_is_subscribed_by_a_glob_later_is_shown_not_to_have_run)[:13]
         in (found["late"])
     )
     later = app.bus.send(PlaceOrder(("rope",)))
-    found = {row[1]: row[4] for row in rows(trace(app, later))}
+    found = {row[1]: row[4] for row in trace_rows(trace(app, later))}
     assert ") ran in " in found["late"]
 
 

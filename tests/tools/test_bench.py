@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from orders import bench
+from orders.tools import bench
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,6 @@ def test_the_ratios_follow_from_the_rates():
         listed=1,
         tinydb=2,
         disk=1000,
-        codec=1,
     )
     assert (rates.times_tinydb, rates.times_disk) == (250, 2)
 
@@ -66,7 +65,7 @@ def test_the_directory_is_removed_when_the_process_is_ended(data, ending):
 
 
 def test_rows_and_json_name_every_measure():
-    rates = bench.Rates(0, *range(1, 9))
+    rates = bench.Rates(0, *range(1, 8))
     assert [row[0] for row in bench.rows([rates, rates])] == [*bench.MEASURES.values()]
     assert {len(row) for row in bench.rows([rates, rates])} == {3}
     assert [*bench.as_object(rates)] == ["orders", *bench.MEASURES]

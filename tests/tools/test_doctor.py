@@ -1,31 +1,45 @@
-"""The doctor names what is wrong with a store, mends what can be mended, throws nothing away."""
+"""The doctor names what is wrong with a store, repairs what it can, throws nothing away."""
 
 import re
 import subprocess
 import sys
-from datetime import UTC, datetime
+from typing import ClassVar
 
-import msgspec
 import pytest
 from conftest import Sales
+from damaged_stores import (
+    NOT_REPAIRED,
+    REPAIRED,
+    TORN,
+    append,
+    damaged_log,
+    damaged_policy,
+    damaged_state,
+    edited_projection,
+    edited_state,
+    emptied_state,
+    foreign_state,
+    forged_state,
+    keep_projections,
+    left_by_the_dead,
+    lost_line,
+    missing_line_feed,
+    state_of_another_log,
+    torn,
+)
 from tinydb import TinyDB
 
-from orders import OrderCreated, PlaceOrder, ShipOrder, bootstrap
-from orders.tools.doctor import examine, repair
-from orders.errors import OrdersError
+from orders import NotifySales, OrderCreated, PlaceOrder, Policy, ShipOrder, bootstrap
 from orders.application.store import Delivery
-from orders.adapters.files.line import FORMAT, Line, decode, encode
-from orders.projections.policy import Bestseller
-from orders.projections.shipped import ItemSales, OrdersADay
-from orders.projections.runners import SingleThreadedRunner
+from orders.errors import OrdersError
+from orders.tools.doctor import examine, repair
 
-SUBJECTS = ["lock", "log", "state", "projections", "deliveries", "permissions", "leftovers"]
-TORN = b'{"format":1,"seq":6,"time":"2026-11-21T09:3'
+SUBJECTS = ["lock", "log", "state", "permissions", "leftovers", "projections", "deliveries"]
 
 HOLD = """
 import sys
 from pathlib import Path
-from orders.adapters.files.disk import FileLock
+from orders.adapters.files.lock import FileLock
 with FileLock(Path(sys.argv[1]), 5).held():
     print("held", flush=True)
     sys.stdin.read()
@@ -43,12 +57,12 @@ def store(data):
 
 
 def look(data):
-    """Return what the doctor finds ill, by subject."""
+    """Return what the doctor finds wrong, by subject."""
     with bootstrap(data, notifier=Sales(), on_warning=lambda _: None) as app:
         return {f.subject: f.text for f in examine(app) if not f.is_well}
 
 
-def mend(data, sales=None):
+def repaired(data, sales=None):
     with bootstrap(data, notifier=sales or Sales(), on_warning=lambda _: None) as app:
         return list(repair(app))
 
@@ -66,191 +80,11 @@ def copies(data, name):
     return [path.read_bytes() for path in data.glob(f"{name}.*")]
 
 
-def append(data, *deliveries, owner=None, messages=()):
-    """Append a line as a process would that is dead by now."""
-    log = data / "events.jsonl"
-    seq = log.read_bytes().count(b"\n") + 1
-    line = Line(FORMAT, seq, datetime.now(UTC), messages, deliveries, owner)
-    with log.open("ab") as file:
-        file.write(encode(line) + b"\n")
-
-
-# Illnesses, each done to a store that is well; what the doctor says of it; whether it is mended
-
-
-def torn(data):
-    with (data / "events.jsonl").open("ab") as log:
-        log.write(TORN)
-
-
-def missing_line_feed(data):
-    log = data / "events.jsonl"
-    log.write_bytes(log.read_bytes()[:-1])
-
-
-def damaged_log(data):
-    log = data / "events.jsonl"
-    log.write_bytes(log.read_bytes().replace(b"rope", b"ropa"))
-
-
-def lost_line(data):
-    log = data / "events.jsonl"
-    first, _second, *rest = log.read_bytes().splitlines(keepends=True)
-    log.write_bytes(first + b"".join(rest))
-
-
-def damaged_state(data):
-    state = data / "orders.json"
-    state.write_bytes(state.read_bytes()[:-40])
-
-
-def edited_state(data):
-    state = data / "orders.json"
-    state.write_bytes(state.read_bytes().replace(b"rope", b"ropa"))
-
-
-def emptied_state(data):
-    (data / "orders.json").write_bytes(b"")
-
-
-def foreign_state(data):
-    (data / "orders.json").write_bytes(b'{"foo": 1}')
-
-
-def state_of_another_log(data):
-    with bootstrap(data / "other", notifier=Sales()) as app:
-        app.bus.send(PlaceOrder(items=("theirs",)))
-    (data / "orders.json").write_bytes((data / "other" / "orders.json").read_bytes())
-
-
-def forged_state(data):
-    """Change an order and the checksum with it, as only a program could."""
-    from orders.storage import Head, _checksum, _split
-
-    state = data / "orders.json"
-    head, body = _split(state.read_bytes())
-    body = body.replace(b"rope", b"ropa")
-    head = msgspec.structs.replace(head, checksum=_checksum(head, body))
-    assert isinstance(head, Head)
-    state.write_bytes(msgspec.json.encode({"log": {"1": head}})[:-1] + b"," + body)
-
-
-def open_to_everybody(data):
-    (data / "events.jsonl").chmod(0o644)
-
-
-def litter(data):
-    (data / ".orders.json.4711.tmp").write_bytes(b"half a sta")
-
-
-def dead_lease(data):
-    (data / ".running" / "dead").write_bytes(b"")
-
-
-def owed_by_the_dead(data):
-    event = OrderCreated(order_id="late", items=("carpet",))
-    append(data, Delivery(event.id, "order_created"), owner="dead", messages=(event,))
-
-
-def failed_delivery(data):
-    first = decode((data / "events.jsonl").read_bytes().splitlines()[0])
-    append(data, msgspec.structs.replace(first.deliveries[0], status="failed", error="no"))
-
-
-def dead_letter(data):
-    first = decode((data / "events.jsonl").read_bytes().splitlines()[0])
-    append(data, msgspec.structs.replace(first.deliveries[0], status="dead", error="no"))
-
-
-def keep_projections(data):
-    """Have the projections kept, the policy's too."""
-    with (
-        bootstrap(data, notifier=Sales()) as app,
-        SingleThreadedRunner(app, [ItemSales, OrdersADay, Bestseller]),
-    ):
-        pass
-    return data / "projections"
-
-
-def edited_projection(data):
-    kept = keep_projections(data) / "item-sales.json"
-    kept.write_bytes(kept.read_bytes().replace(b'"times":1', b'"times":5'))
-
-
-def damaged_projection(data):
-    kept = keep_projections(data) / "orders-a-day.json"
-    kept.write_bytes(kept.read_bytes()[:-9])
-
-
-def forged_projection(data):
-    """Keep what no log says, with the right checksum."""
-
-    class Forged(ItemSales):
-        def apply(self, event):
-            super().apply(event)
-            self.tables["sold"]["gold"] = 1
-
-    with (
-        bootstrap(data, notifier=Sales()) as app,
-        SingleThreadedRunner(app, [Forged]),
-    ):
-        pass
-
-
-def damaged_policy(data):
-    kept = keep_projections(data) / "bestseller.json"
-    kept.write_bytes(kept.read_bytes()[:-9])
-
-
-def edited_policy(data):
-    kept = keep_projections(data) / "bestseller.json"
-    kept.write_bytes(kept.read_bytes().replace(b'"times":1', b'"times":5'))
-
-
-def projection_of_another_log(data):
-    keep_projections(data)
-    with bootstrap(data / "other", notifier=Sales()) as app:
-        app.bus.send(PlaceOrder(items=("theirs",)))
-    theirs = keep_projections(data / "other") / "item-sales.json"
-    (data / "projections" / "item-sales.json").write_bytes(theirs.read_bytes())
-
-
-def litter_of_projections(data):
-    (keep_projections(data) / ".item-sales.json.4711.tmp").write_bytes(b"half a pro")
-
-
-MENDED = {
-    torn: ("log", "43 bytes"),
-    damaged_state: ("state", "is not valid JSON"),
-    edited_state: ("state", "changed by another program"),
-    forged_state: ("state", "is not the fold of the log"),
-    open_to_everybody: ("permissions", "events.jsonl"),
-    litter: ("leftovers", ".orders.json.4711.tmp"),
-    dead_lease: ("leftovers", "dead"),
-    edited_projection: ("projections", "item-sales was changed by another program"),
-    damaged_projection: ("projections", "orders-a-day is not valid JSON"),
-    forged_projection: ("projections", "item-sales different"),
-    projection_of_another_log: ("projections", "item-sales was made of another log"),
-    damaged_policy: ("projections", "bestseller is not valid JSON"),
-    edited_policy: ("projections", "bestseller was changed by another program"),
-    litter_of_projections: ("leftovers", ".item-sales.json.4711.tmp"),
-    owed_by_the_dead: ("deliveries", "1 owed by processes that died"),
-}
-NOT_MENDED = {
-    damaged_log: ("log", "events.jsonl:1: the checksum does not match"),
-    lost_line: ("log", "events.jsonl:2: number 3 stands at line 2"),
-    foreign_state: ("state", "is not the state of an order store"),
-    state_of_another_log: ("state", "restore that file from a backup"),
-    failed_delivery: ("deliveries", "1 failed; try orders retry --all"),
-    dead_letter: ("deliveries", "1 dead letters"),
-}
-
-
 def named(function):
     return function.__name__.replace("_", " ")
 
 
-def test_a_well_store_is_told_in_one_line_a_subject(store, tool):
+def test_a_well_store_is_described_in_one_line_a_subject(store, tool):
     result = tool("doctor")
     assert (result.returncode, result.stderr) == (0, "")
     rows = [line.split("\t") for line in result.stdout.splitlines()]
@@ -258,11 +92,11 @@ def test_a_well_store_is_told_in_one_line_a_subject(store, tool):
     assert rows[2][2].startswith("2 orders")
 
 
-@pytest.mark.parametrize("illness", [*MENDED, *NOT_MENDED], ids=named)
-def test_the_doctor_names_an_illness_and_changes_nothing(store, tool, illness):
-    illness(store)
+@pytest.mark.parametrize("damage", [*REPAIRED, *NOT_REPAIRED], ids=named)
+def test_the_doctor_names_what_is_wrong_and_changes_nothing(store, tool, damage):
+    damage(store)
     before = files(store)
-    subject, text = (MENDED | NOT_MENDED)[illness]
+    subject, text = (REPAIRED | NOT_REPAIRED)[damage]
     assert text in look(store)[subject]
     assert files(store) == before
     result = tool("doctor")
@@ -271,19 +105,19 @@ def test_the_doctor_names_an_illness_and_changes_nothing(store, tool, illness):
     assert f"NOT WELL\t{subject}\t" in result.stdout
     assert text in result.stdout
     assert result.stderr.startswith("error: the store is not well")
-    assert files(store) == before | {"orders.lock": files(store)["orders.lock"]}
+    assert files(store) == before
 
 
-@pytest.mark.parametrize("illness", [missing_line_feed, emptied_state], ids=named)
-def test_what_a_crash_may_leave_is_no_illness_or_is_mended(store, illness):
-    illness(store)
-    mend(store)
+@pytest.mark.parametrize("damage", [missing_line_feed, emptied_state], ids=named)
+def test_what_a_crash_may_leave_is_well_or_is_repaired(store, damage):
+    damage(store)
+    repaired(store)
     assert look(store) == {}
 
 
-@pytest.mark.parametrize("illness", MENDED, ids=named)
-def test_repair_says_what_it_mends_and_the_store_is_well(store, tool, illness):
-    illness(store)
+@pytest.mark.parametrize("damage", REPAIRED, ids=named)
+def test_repair_says_what_it_repairs_and_the_store_is_well(store, tool, damage):
+    damage(store)
     result = tool("doctor", "--repair")
     assert result.returncode == 0
     assert "Repaired: " in result.stderr
@@ -298,27 +132,31 @@ def test_repair_says_what_it_mends_and_the_store_is_well(store, tool, illness):
 def test_repair_keeps_what_it_cuts_from_the_log(store):
     whole = (store / "events.jsonl").read_bytes()
     torn(store)
-    (deed,) = mend(store)
+    (done,) = repaired(store)
     assert (store / "events.jsonl").read_bytes() == whole
     assert copies(store, "events.jsonl") == [TORN]
-    assert next(store.glob("events.jsonl.*")).name in deed
-    assert "43 bytes" in deed
+    assert next(store.glob("events.jsonl.*")).name in done
+    assert "43 bytes" in done
 
 
-@pytest.mark.parametrize("illness", [damaged_state, edited_state, forged_state], ids=named)
-def test_repair_keeps_the_state_that_it_replaces(store, illness):
-    illness(store)
-    ill = (store / "orders.json").read_bytes()
-    mend(store)
-    assert copies(store, "orders.json") == [ill]
+@pytest.mark.parametrize(
+    "damage",
+    [damaged_state, edited_state, forged_state, foreign_state, state_of_another_log],
+    ids=named,
+)
+def test_repair_keeps_the_state_that_it_replaces(store, damage):
+    damage(store)
+    wrong = (store / "orders.json").read_bytes()
+    repaired(store)
+    assert copies(store, "orders.json") == [wrong]
 
 
 def test_a_missing_state_is_made_anew_byte_for_byte(store):
     state = (store / "orders.json").read_bytes()
     (store / "orders.json").unlink()
-    mend(store)
+    repaired(store)
     with bootstrap(store, notifier=Sales()) as app:
-        app.orders.checkpoint()
+        app.store.checkpoint()
     assert (store / "orders.json").read_bytes() == state
     assert look(store) == {}
 
@@ -334,32 +172,32 @@ def test_an_older_state_is_well_for_the_log_has_the_rest(store, tool):
     assert tool("checkpoint").stderr == "It was up to date.\n"
 
 
-@pytest.mark.parametrize("illness", [damaged_log, lost_line], ids=named)
-def test_damage_in_the_middle_of_the_log_is_never_repaired(store, tool, illness):
-    illness(store)
+@pytest.mark.parametrize("damage", [damaged_log, lost_line], ids=named)
+def test_damage_in_the_middle_of_the_log_is_never_repaired(store, tool, damage):
+    damage(store)
     before = files(store)
     with pytest.raises(OrdersError, match="backup"):
-        mend(store)
+        repaired(store)
     result = tool("doctor", "--repair")
     assert result.returncode == 1
     assert "events.jsonl" in result.stderr
     assert "Traceback" not in result.stderr
-    assert files(store) == before | {"orders.lock": files(store)["orders.lock"]}
+    assert files(store) == before
 
 
-@pytest.mark.parametrize("illness", [foreign_state, state_of_another_log], ids=named)
-def test_a_state_that_is_not_ours_is_not_thrown_away(store, tool, illness):
-    illness(store)
-    theirs = (store / "orders.json").read_bytes()
+def test_a_state_whose_log_is_gone_is_left_alone(store, tool):
+    (store / "events.jsonl").unlink()
+    before = files(store)
     result = tool("doctor", "--repair")
-    assert "Traceback" not in result.stderr
-    assert theirs in [(store / "orders.json").read_bytes(), *copies(store, "orders.json")]
+    assert result.returncode == 1
+    assert "orders.json was made of" in result.stderr
+    assert files(store) == before
 
 
-def test_repair_delivers_what_a_dead_process_owed(store):
-    owed_by_the_dead(store)
+def test_repair_delivers_what_a_dead_process_left(store):
+    left_by_the_dead(store)
     sales = Sales()
-    assert mend(store, sales) == ["delivered 1 that processes owed when they died"]
+    assert repaired(store, sales) == ["made 1 delivery that processes left pending when they died"]
     assert sales.order_ids == ["late"]
 
 
@@ -391,21 +229,24 @@ def test_the_doctor_creates_nothing_where_nothing_is(data, tmp_path, tool):
     assert list(data.iterdir()) == []
 
 
-def test_a_living_process_owes_nothing_yet(store):
+def test_what_a_living_process_has_yet_to_deliver_is_left_to_it(store):
     with bootstrap(store, notifier=Sales()) as alive:
         event = OrderCreated(order_id="soon", items=("carpet",))
         append(
-            store, Delivery(event.id, "order_created"), owner=alive.leases.mine(), messages=(event,)
+            store,
+            Delivery(event.id, "order_created"),
+            owner=alive.store.leases.mine(),
+            messages=(event,),
         )
         assert "deliveries" not in look(store)
-        assert mend(store) == []
+        assert repaired(store) == []
     assert "deliveries" in look(store)
 
 
 def test_every_repair_keeps_a_private_copy_of_its_own(store):
     for _ in range(3):
         torn(store)
-        assert len(mend(store)) == 1
+        assert len(repaired(store)) == 1
     assert copies(store, "events.jsonl") == [TORN] * 3
     assert all(path.stat().st_mode & 0o077 == 0 for path in store.glob("events.jsonl.*"))
 
@@ -422,7 +263,7 @@ def test_a_projection_that_lags_behind_the_log_is_well(store, send):
     assert look(store) == {}
 
 
-def test_what_the_doctor_says_of_a_projection_names_the_command_that_mends_it(store, tool):
+def test_what_the_doctor_says_of_a_projection_names_the_command_that_repairs_it(store, tool):
     edited_projection(store)
     assert "orders replay" in look(store)["projections"]
     assert tool("replay").returncode == 0
@@ -432,8 +273,8 @@ def test_what_the_doctor_says_of_a_projection_names_the_command_that_mends_it(st
 def test_the_repair_of_a_projection_makes_it_as_it_was(store):
     well = (keep_projections(store) / "item-sales.json").read_bytes()
     edited_projection(store)
-    deeds = mend(store)
-    assert any("item-sales" in deed for deed in deeds)
+    done = repaired(store)
+    assert any("item-sales" in text for text in done)
     assert (store / "projections" / "item-sales.json").read_bytes() == well
 
 
@@ -449,4 +290,58 @@ def test_a_foreign_file_in_the_place_of_a_projection_is_named_and_left_alone(sto
         assert "Traceback" not in result.stderr
         assert str(kept) in result.stdout + result.stderr
     assert kept.read_text() == '{"mine": 1}'
-    assert f"made {log} private" in result.stdout + result.stderr, "the rest is mended"
+    assert f"made {log} private" in result.stdout + result.stderr, "the rest is repaired"
+
+
+class Choking(Policy):
+    """Cannot fold what it follows, until it is cured."""
+
+    name = "choking"
+    follow = (OrderCreated,)
+    columns: ClassVar = {}
+    is_cured = False
+
+    def apply(self, event):
+        if not self.is_cured:
+            raise RuntimeError("choked")
+
+    def react(self, event):
+        yield NotifySales(event.order_id, event.items)
+
+
+def test_a_policy_that_cannot_react_is_named_and_keeps_none_from_being_repaired(
+    store, send, monkeypatch
+):
+    left_by_the_dead(store)
+    for _ in range(10):
+        send(PlaceOrder(("rope",)))
+    warnings = []
+    with bootstrap(store, notifier=Sales(), on_warning=warnings.append) as app:
+        app.follow(Choking)
+        wrong = {f.subject: f.text for f in examine(app) if not f.is_well}
+        assert "choking" in wrong["policies"]
+        assert list(repair(app)) == [
+            "made 1 delivery that processes left pending when they died",
+            "had bestseller react to 1 event",
+        ]
+        assert all("choking" in warning for warning in warnings)
+        assert warnings
+        monkeypatch.setattr(Choking, "is_cured", True)
+        assert list(repair(app)) == ["had choking react to 13 events"]
+        assert [f for f in examine(app) if not f.is_well] == []
+        assert list(repair(app)) == []
+
+
+def test_a_policy_that_waits_for_its_turn_is_well_and_reacts_once_whatever_is_repaired(store, send):
+    for _ in range(10):
+        send(PlaceOrder(("rope",)))
+    assert look(store) == {}
+    with bootstrap(store, notifier=Sales()) as app:
+        waiting = [f.text for f in examine(app) if f.subject == "policies"]
+    assert waiting == ["bestseller has yet to react to 1 event; orders checkpoint does"]
+    sales = Sales()
+    assert repaired(store, sales) == ["had bestseller react to 1 event"]
+    damaged_policy(store)
+    assert repaired(store, sales)
+    assert [notice.title for notice in sales.notices] == ["Bestseller, ordered 10 times"]
+    assert look(store) == {}

@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orders import CancelOrder, PlaceOrder, ShipOrder, bootstrap, exchange
-from orders.errors import Interrupted
+from orders import CancelOrder, PlaceOrder, ShipOrder, bootstrap
+from orders.application.notifications import NullNotifier
 from orders.domain.text import unsafe_character
+from orders.errors import Interrupted
+from orders.tools import import_export
 
 FORMATS = ["json", "jsonl", "csv"]
-SAMPLE = Path(__file__).parents[1] / "data" / "sample-orders.csv"
+SAMPLE = Path(__file__).parents[2] / "data" / "sample-orders.csv"
 BOM = b"\xef\xbb\xbf"
 AWKWARD = [
     PlaceOrder(("100 inch TV", "magic carpet"), "Aunt Mae"),
@@ -27,13 +29,6 @@ AWKWARD = [
     PlaceOrder(("=1+1", "-x", "#", ";", "\\n", "null", "1e9"), "null"),
     PlaceOrder(("x" * 500,), None, 'a key, with "quotes" and a \' '),
 ]
-
-
-class Nobody:
-    """A notifier that tells nobody."""
-
-    def notify(self, notice):
-        pass
 
 
 def facts(order):
@@ -50,6 +45,10 @@ def write(directory, name, content):
     file = directory / name
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     return file
+
+
+def import_file(app, file):
+    return import_export.import_orders(app, import_export.read(file), lambda: None)
 
 
 def refused(result, *problems):
@@ -120,20 +119,20 @@ placements = st.builds(
 def test_any_orders_survive_export_and_import(commands, form):
     with TemporaryDirectory() as directory:
         file = Path(directory) / f"orders.{form}"
-        with bootstrap(Path(directory) / "one", notifier=Nobody()) as one:
+        with bootstrap(":memory:", notifier=NullNotifier()) as one:
             for command in commands:
                 one.bus.send(command)
             stored = [*reversed(one.orders.list())]
-            with_keys = [(order, one.orders.key_of(order.id)) for order in stored]
-        file.write_text("".join(f"{line}\n" for line in exchange.write(with_keys, form)), "utf-8")
-        assert exchange.check(file) == len(stored)
-        with bootstrap(Path(directory) / "two", notifier=Nobody()) as two:
-            assert exchange.import_file(two, file, lambda: None) == (len(stored), 0)
+            keys = one.store.keys([order.id for order in stored])
+        import_export.write_file(file, import_export.write(stored, keys, form))
+        assert len(import_export.read(file)) == len(stored)
+        with bootstrap(":memory:", notifier=NullNotifier()) as two:
+            assert import_file(two, file) == (len(stored), 0)
             copied = [*reversed(two.orders.list())]
             assert [(order.items, order.customer) for order in copied] == [
                 (order.items, order.customer) for order in stored
             ]
-            assert exchange.import_file(two, file, lambda: None) == (0, len(stored))
+            assert import_file(two, file) == (0, len(stored))
 
 
 # Once only
@@ -196,11 +195,11 @@ def test_an_interrupted_import_says_how_many_orders_are_stored(data, tmp_path):
     file = write(tmp_path, "o.csv", f"key,item\n{rows}")
     with bootstrap(data, notifier=Impatient()) as app:
         with pytest.raises(Interrupted) as interrupted:
-            exchange.import_file(app, file, lambda: None)
+            import_file(app, file)
         stored = app.orders.count()
         assert stored > 0
         assert str(interrupted.value).startswith(f"{stored} orders imported")
-        assert exchange.import_file(app, file, lambda: None) == (500 - stored, stored)
+        assert import_file(app, file) == (500 - stored, stored)
 
 
 def test_two_processes_importing_one_file_give_each_order_once(orders, data, tmp_path):
@@ -482,7 +481,7 @@ def test_export_writes_into_a_pipe_and_leaves_it_one(tool, send, tmp_path):
 
 def test_the_sample_orders_are_imported_wholly(orders):
     assert SAMPLE.exists()
-    total = exchange.check(SAMPLE)
+    total = len(import_export.read(SAMPLE))
     assert 200 <= total < 1000
     result = orders("import", str(SAMPLE), "--json")
     assert json.loads(result.stdout) == {"imported": total, "skipped": 0}

@@ -48,16 +48,16 @@ def repair(store: "FilesStore") -> Iterator[str]:
     """Repair what can be repaired; yield what was done, a sentence each.
 
     Raises:
-        StoreError: the log is damaged, or the state is not of this log, which a person decides.
+        StoreError: the log is damaged, or gone, which only a backup can repair.
     """
-    store.state.verify()
     if store.log.end():
         yield from _cut_torn(store)
-    if not all(finding.is_well for finding in _guarded("state", _state, store)):
-        anew = store.new_state()
-        anew.begin()
-        anew.checkpoint("was not the fold of the log")
-        yield f"made {store.state_path} anew from the log"
+        if not all(finding.is_well for finding in _guarded("state", _state, store)):
+            store.state.begin()
+            store.state.checkpoint("was not the fold of the log")
+            yield f"made {store.state_path} anew from the log"
+    else:
+        store.state.verify()  # where there is no log, it is all that is left of the orders
     for path in store.snapshots.paths:
         with suppress(ForeignFile):  # which is not ours to move
             if damage := store.snapshots.damage(path):
@@ -77,6 +77,8 @@ def repair(store: "FilesStore") -> Iterator[str]:
 
 
 def _cut_torn(store: "FilesStore") -> Iterator[str]:
+    if not store.log.torn():
+        return
     with store.lock.held():
         if torn := store.log.torn():
             with store.log.writing():  # which cuts it off

@@ -10,8 +10,10 @@ from .matching import containing
 from .orders import Orders
 
 
-def check_orders(changes: Sequence[Change], orders: Orders) -> None:
+def check_orders(changes: Sequence[Change], orders: Orders, end: Position) -> None:
     """Refuse changes of orders that somebody else changed first, and keys used before.
+
+    The log ends at `end`.
 
     Raises:
         Conflict: an order has not the version that a change expects.
@@ -19,13 +21,13 @@ def check_orders(changes: Sequence[Change], orders: Orders) -> None:
     """
     new = [change.state for change in changes if not change.expected]
     are_new = bool(new) and orders.unknown(
-        [state.id for state in new], min(state.placed_at for state in new)
+        [state.id for state in new], min(state.placed_at for state in new), end
     )
-    for state, expected, _ in changes:
-        if expected or not are_new:
-            known = orders.find(state.id)
-            if (actual := known.version if known else 0) != expected:
-                raise Conflict(state.id, expected, actual)
+    for change in changes:
+        if change.expected or not are_new:
+            known = orders.find(change.state.id)
+            if (actual := known.version if known else 0) != change.expected:
+                raise Conflict(change.state.id, change.expected, actual)
     keys = {change.state.id: change.key for change in changes if change.key is not None}
     if keys:
         taken = orders.with_keys(keys.values())

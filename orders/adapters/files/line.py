@@ -15,8 +15,8 @@ earlier ones; `owner` is the lease of the process that set out to make the pendi
 reads its end only: before it nothing was pending, or the line there lists in `outstanding` what
 was. `synced` is the byte before which, to the writer's knowledge, all was on the disk; it is
 left out where `settled` says no less. `states` are the orders that the commit's events of
-plugins have changed, for those who read the line without the plugin. `crc` is the CRC-32 of all bytes before it. What is empty
-or zero is left out.
+plugins have changed, for those who read the line without the plugin. `crc` is the CRC-32 of all
+bytes before it. What is empty or zero is left out.
 """
 
 from datetime import datetime

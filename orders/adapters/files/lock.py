@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Lock, RLock, Thread
 
 from ...errors import StoreBusy, StoreUnavailable
-from .disk import PRIVATE, available, reason, regular_status
+from .disk import PRIVATE, reason, regular_status
 
 
 class FileLock:
@@ -85,26 +85,30 @@ class FileLock:
                 os.close(waiter.descriptor)
 
     def _lock(self, deadline: float, *, reading: bool) -> None:
-        while True:
-            if self._descriptor is None:
-                self._descriptor = self._open(reading=reading)
+        try:
+            while True:
                 if self._descriptor is None:
-                    return
-            if not self._try_lock(self._descriptor):
-                self._wait(deadline)
-            if self._is_in_place(self._descriptor):
-                break
-            self.close()  # somebody has deleted the file: others lock its successor
-        _say_who_holds(self._descriptor)
+                    self._descriptor = self._open(reading=reading)
+                    if self._descriptor is None:
+                        return
+                if not self._try_lock(self._descriptor):
+                    self._wait(deadline)
+                if self._is_in_place(self._descriptor):
+                    break
+                self.close()  # somebody has deleted the file: others lock its successor
+            if not reading:  # who reads holds it for a moment, and changes nothing
+                _say_who_holds(self._descriptor)
+        except BaseException:
+            self.close()  # which unlocks it, if Ctrl-C came in between
+            raise
 
     def _try_lock(self, descriptor: int) -> bool:
         try:
-            with available(self.path):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except StoreUnavailable as error:
-            if isinstance(error.__cause__, BlockingIOError):
-                return False
-            raise
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise StoreUnavailable(self.path, reason(error)) from error
         return True
 
     def _wait(self, deadline: float) -> None:

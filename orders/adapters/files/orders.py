@@ -129,15 +129,17 @@ class Orders:
                 order_id: str(document["key"]) for order_id, document in found.items() if document
             }
 
-    def unknown(self, order_ids: Collection[str], since: datetime) -> bool:
-        """Return whether none of these orders, all made at or after that time, is stored.
+    def unknown(self, order_ids: Collection[str], since: datetime, end: Position) -> bool:
+        """Return whether none of these orders, all made at or after that time, is stored by `end`.
 
         Cheaper than `find`, which knows more if the answer is False. Lines that are not folded in
         are searched for ids only. A large state is not even loaded: an order is made before it
         is stored, so it can only stand in lines of its time or later.
         """
-        wanted = {msgspec.json.encode(order_id) for order_id in order_ids}
         with self._log.threads:
+            if self._is_loaded and not self._is_torn and self.position == end:
+                return self._documents.by("id").keys().isdisjoint(order_ids)
+            wanted = {msgspec.json.encode(order_id) for order_id in order_ids}
             if not self._is_loaded and max(self._storage.size(), self._log.size()) >= SMALL:
                 return wanted.isdisjoint(_ORDER_ID.findall(self._log.latest(since)))
             if not self._is_loaded or self._is_torn:
@@ -152,9 +154,9 @@ class Orders:
     # Folding
 
     def begin(self) -> None:
-        """Forget everything: the log is folded from its beginning."""
+        """Forget everything: the log is folded from its beginning, whatever the state file has."""
         self._take_over(None, {})
-        self._is_loaded = True
+        self._is_loaded = self._is_verified = True
 
     def refresh(self, until: Position | None = None) -> None:
         """Fold in what has been appended to the log, up to a position in it if that is given."""
@@ -187,9 +189,9 @@ class Orders:
             ForeignFile: it is not ours.
             StoreError: it knows more than the log.
         """
+        if self._is_verified:
+            return
         with self._log.threads:
-            if self._is_verified:
-                return
             head = self._storage.head()
             is_plausible = head is not None and self._is_made_of_this_log(head)
             if (size := self._storage.size()) and (size < SMALL or not is_plausible):
@@ -251,7 +253,8 @@ class Orders:
 
     def _load(self) -> None:
         """Take over the state file as far as it can be trusted."""
-        head, tables, damage = self._storage.load()
+        loaded = self._storage.load()
+        head, tables, damage = loaded.head, loaded.tables, loaded.damage
         if damage and not self._log.end():
             raise StoreError(
                 f"{self.path} {damage}, and there is no event log to make it anew from"
@@ -259,8 +262,8 @@ class Orders:
         if head is not None and not self._is_made_of_this_log(head):
             raise StoreError(
                 f"{self.path} was made of {head.seq} lines of a log that {self._log.path} is not"
-                " (or no longer); restore that file from a backup, or move the state file away"
-                " to go on with the log as it is"
+                " (or no longer); restore that file from a backup, or have orders doctor --repair"
+                " keep a copy of the state and go on with the log as it is"
             )
         self._take_over(head, tables)
         self.damage = damage

@@ -18,6 +18,7 @@ from . import line as codec
 from .disk import Disk, available
 from .line import BEGINNING, Line, Position
 
+LINE = 1 << 12  # bytes; most lines are shorter
 BLOCK = 1 << 16  # bytes read at first; then ever more, up to
 BIG_BLOCK = 1 << 20
 SECTOR = 512  # bytes that a disk writes whole or not at all
@@ -89,7 +90,7 @@ class LogReader:
 
     def at(self, descriptor: int, position: Position, end: int) -> Entry | None:
         """Return the line that begins at a position, if one does."""
-        raw, is_ended = next(self._lines(descriptor, position.offset, end), (b"", False))
+        raw, is_ended = next(self._lines(descriptor, position.offset, end, LINE), (b"", False))
         try:
             after = Position(position.offset + len(raw) + 1, position.seq + 1)
             return _entry(raw, position, after, codec.decode) if is_ended else None
@@ -121,10 +122,11 @@ class LogReader:
                 return block
             length *= 4
 
-    def _lines(self, descriptor: int, offset: int, end: int) -> Iterator[tuple[bytes, bool]]:
+    def _lines(
+        self, descriptor: int, offset: int, end: int, size: int = BLOCK
+    ) -> Iterator[tuple[bytes, bool]]:
         """Yield the lines between two bytes, and whether a line feed ends them."""
         rest: list[bytes] = []
-        size = BLOCK
         while offset < end:
             block = self._read(descriptor, min(size, end - offset), offset)
             if not block:

@@ -42,7 +42,8 @@ class Snapshots:
         Raises:
             ForeignFile: something else stands in its place.
         """
-        head, tables, damage = self._storage(self._path(name)).load()
+        loaded = self._storage(self._path(name)).load()
+        head, tables, damage = loaded.head, loaded.tables, loaded.damage
         if head is None:
             return Snapshot(START, {}, damage) if damage else None
         if not self._log.ends_at(head.position, head.line):

@@ -15,7 +15,7 @@ and begins the file with a table that says which part of the log the state is ma
 import re
 from collections.abc import ItemsView, ValuesView
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypedDict
+from typing import Any, BinaryIO, TypedDict
 from zlib import crc32
 
 import msgspec
@@ -128,7 +128,7 @@ class Documents(dict[str, Any]):
     __hash__ = None
 
 
-class Loaded(NamedTuple):
+class Loaded(msgspec.Struct, frozen=True):
     """The state file as found: `head` is None and `damage` says why where it cannot be used."""
 
     head: Head | None

@@ -10,7 +10,7 @@ data/.running/*           leases: a locked file for each process that delivers
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from weakref import WeakSet
@@ -128,7 +128,7 @@ class FilesStore:
         if not (commit.messages or commit.changes or deliveries):
             return self.head()
         with self._writing() as end:
-            check_orders(commit.changes, self.state)
+            check_orders(commit.changes, self.state, end)
             check_deliveries(commit, self.log)
             if not (commit.messages or deliveries):
                 return _cursor(end)
@@ -163,15 +163,13 @@ class FilesStore:
                 self.log.sync()
             return is_stored
 
-    @contextmanager
-    def _writing(self) -> Iterator[Position]:
+    def _writing(self) -> AbstractContextManager[Position]:
         """Hold the store for writing, once it is clear that the state belongs to the log.
 
         What is refused is refused before anything is cut off, appended or made.
         """
         self.state.verify()
-        with self.log.writing() as end:
-            yield end
+        return self.log.writing()
 
     # The log
 
@@ -343,7 +341,7 @@ class FilesStore:
         """Repair what `check` has found, keeping copies; yield what was done, a sentence each.
 
         Raises:
-            StoreError: the log is damaged, or the state is not of this log.
+            StoreError: the log is damaged, or gone.
         """
         return health.repair(self)
 

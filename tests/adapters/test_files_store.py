@@ -1,0 +1,35 @@
+"""The files engine as a directory: what it makes there, and when."""
+
+import pytest
+from store_files import place
+
+from orders.adapters.files.store import FilesStore
+from orders.application.store import START, Commit, Filter
+
+
+@pytest.mark.parametrize("exists", [False, True], ids=["no directory", "an empty directory"])
+def test_looking_at_a_store_that_is_not_there_finds_nothing_wrong_and_makes_nothing(
+    data, tmp_path, exists
+):
+    if exists:
+        data.mkdir()
+    before = list(tmp_path.rglob("*"))
+    store = FilesStore(data)
+    assert store.head() == START
+    assert list(store.read()) == list(store.pending()) == list(store.deliveries()) == []
+    assert store.orders() == store.orders(Filter(status="placed")) == []
+    assert store.ids(prefix="a") == store.ids(keys=["k"]) == store.messages(["m"]) == {}
+    assert store.load("item-sales") is None
+    assert store.commit(Commit()) == START
+    assert [finding for finding in store.check() if not finding.is_well] == []
+    store.close()
+    assert list(tmp_path.rglob("*")) == before
+
+
+def test_a_store_is_made_of_the_files_that_are_documented(data):
+    store = FilesStore(data)
+    place(store)
+    store.close()
+    assert {path.name for path in data.iterdir()} == {"events.jsonl", "orders.json", "orders.lock"}
+    assert (store.directory, store.location) == (data, str(data))
+    assert (store.log_path, store.state_path) == (data / "events.jsonl", data / "orders.json")
