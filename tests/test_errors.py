@@ -16,6 +16,7 @@ from orders.errors import ForbiddenMove, InvalidOrder, OrdersError
 
 GIVEN = {  # for a parameter of this type
     str: "what",
+    str | None: "what to try",
     int: 2,
     float: 10.0,
     bool: False,

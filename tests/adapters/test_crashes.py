@@ -233,10 +233,10 @@ def test_a_system_call_that_fails_costs_no_order_and_leaves_a_store_that_works(
         new = {id_: order for id_, order in stored(data).items() if id_ not in before}
         if run.returncode == 0:
             assert [order.items for order in new.values()] == [ITEMS]
-            assert run.stderr.count("\n") <= 1, run.stderr
+            assert run.stderr.count("\n") <= 2, run.stderr
         else:
             assert (run.returncode, new, whole_lines(data)) == (1, {}, log)
-            assert re.fullmatch(r"error: [^\n]+\n", run.stderr)
+            assert re.fullmatch(r"error: [^\n]+\ntry: [^\n]+\n", run.stderr)
         runs += [run, tool("place", "next", data=data)]
         assert (runs[-1].returncode, "Traceback" in runs[-1].stderr) == (0, False)
         placed = stored(data)

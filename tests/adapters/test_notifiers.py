@@ -168,7 +168,7 @@ def test_an_address_that_cannot_be_used_is_refused_without_showing_its_password(
     with pytest.raises(UnusableChannel) as refused:
         open_notifier(address)
     placed = tool("place", "rope", env={"ORDERS_NOTIFY": address or "nothing"})
-    assert (placed.returncode, placed.stdout, placed.stderr.count("\n")) == (1, "", 1)
+    assert (placed.returncode, placed.stdout, placed.stderr.count("\n")) == (1, "", 2)
     assert not data.exists()
     said = f"{refused.value}{refused.value.__cause__}{placed.stderr}{capfd.readouterr()}"
     assert "secr" not in said

@@ -96,7 +96,7 @@ def test_a_list_can_be_of_a_status_that_a_plugin_adds(tool, send, shipped):
     send(PlaceOrder(("lamp",)))
     tool(*WITH, "refund", shipped)
     assert ids(tool(*WITH, "list", "--status", "refunded")) == [shipped]
-    wrong = "'lost' is not one of placed, shipped, cancelled"
+    wrong = "no status 'lost'; there are placed, shipped, cancelled"
     result = tool(*WITH, "list", "--status", "lost")
     refused(result, f"{wrong}, refunded", status=2)
     result = tool("list", "--status", "lost")

@@ -211,7 +211,7 @@ def test_hostile_arguments_are_shown_literally(screen, arguments):
 def test_control_characters_of_an_argument_never_reach_the_terminal(screen):
     status, shown = screen("place", "a\x1b]0;title\x07\u202eb", env={"NO_COLOR": "1"})
     assert status == 1
-    assert shown == "error: item 1 contains the control character U+001B; remove it\n"
+    assert shown == "error: item 1 contains the control character U+001B\ntry: remove it\n"
 
 
 def test_help_on_a_terminal_has_every_word_of_the_piped_help(tool, screen):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import time
 from datetime import UTC, datetime, timedelta, timezone
 from functools import reduce
@@ -35,8 +36,7 @@ def rows(result):
 
 def refused(result, *words, status=1):
     assert (result.returncode, result.stdout) == (status, "")
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
+    assert re.fullmatch(r"error: .+\ntry: .+\n", result.stderr)
     for word in words:
         assert word in result.stderr
 

@@ -397,7 +397,7 @@ def test_only_the_first_ten_bad_lines_are_named_and_all_are_counted(tool, tmp_pa
 
 def test_the_message_of_a_bad_line_is_the_domains(tool, tmp_path):
     file = write(tmp_path, "bad.jsonl", '{"items": ["rope", "  "]}\n')
-    problem = f"{file}:1: item 2 is blank; give it a name"
+    problem = f"{file}:1: item 2 is blank"
     assert "1 bad line in" in refused(tool("import", str(file)), problem)
 
 
