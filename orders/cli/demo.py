@@ -44,7 +44,7 @@ def demo(
     Each run has a directory of its own, checks what it shows, fails if that has not happened,
     and leaves nothing behind.
     """
-    from ..demos import SCENARIOS, play, play_all  # noqa: PLC0415 - as `_scenarios`
+    from ..demos import SCENARIOS, playing  # noqa: PLC0415 - as `_scenarios`
 
     console: Console = context.obj
     if list_them:
@@ -55,9 +55,9 @@ def demo(
             raise UnknownName("scenario", scenario, _scenarios(), "orders demo --list")
     plan = _plan(context, fail)
     if scenario == ALL:
-        play_all(console, step=step, fail=plan)
+        playing.play_all(console, step=step, fail=plan)
     else:
-        play(scenario, console, step=step, fail=plan)
+        playing.play(scenario, console, step=step, fail=plan)
 
 
 def _plan(context: typer.Context, fail: str | None) -> "Plan | None":

@@ -207,6 +207,8 @@ class Console:
         """Wait until the user presses Enter."""
         print("  [Enter]", end="", file=sys.stderr, flush=True)
         sys.stdin.readline()
+        if not sys.stdin.isatty():  # where Enter is not seen
+            print(file=sys.stderr)
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable[[], None]]:

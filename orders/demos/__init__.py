@@ -1,16 +1,7 @@
-"""Scripted runs, one file each; every one checks that what it shows has happened."""
+"""Scripted runs, one file each; every one checks that what it shows has happened.
 
-from collections.abc import Callable
-from importlib import import_module
-
-from ..cli.output import Console
-from ..domain.text import count
-from ..errors import OrdersError
-from .failing import Plan
-from .stage import Stage
-from .workspace import Workspace, play_in
-
-__all__ = ["SCENARIOS", "Stage", "play", "play_all"]
+Nothing is imported here: plugins and racers, which start often, need none of the stage.
+"""
 
 SCENARIOS = {
     "tour": "the whole idea in a minute: five scenes, read from the store",
@@ -28,50 +19,3 @@ SCENARIOS = {
     "key": "eight processes, one key, one order",
     "plugin": "refunds: command, event, projection and policy in one module",
 }
-
-
-def play(
-    scenario: str,
-    console: Console,
-    *,
-    step: bool = False,
-    is_paced: bool = True,
-    fail: Plan | None = None,
-) -> int:
-    """Play one of `SCENARIOS` in a directory of its own; return how many claims were checked.
-
-    Raises:
-        OrdersError: it did not show what it says.
-    """
-    run: Callable[[Stage], None] = import_module(f".{scenario.replace('-', '_')}", __name__).run
-    workspace = Workspace()
-    stage = Stage(console, workspace, step=step, is_paced=is_paced, plan=fail)
-
-    def from_start_to_end() -> None:
-        run(stage)
-        stage.finish()
-
-    play_in(workspace, from_start_to_end)
-    return stage.checks
-
-
-def play_all(console: Console, *, step: bool = False, fail: Plan | None = None) -> None:
-    """Play every scenario; show what came of each in a table.
-
-    Raises:
-        OrdersError: some did not show what they say.
-    """
-    results = []
-    for scenario, text in SCENARIOS.items():
-        console.say("")
-        console.say(text, f"{scenario}:", "magenta")
-        try:
-            checks = play(scenario, console, step=step, is_paced=False, fail=fail)
-            results.append((scenario, "✓ ok", count(checks, "check")))
-        except OrdersError as error:
-            results.append((scenario, "✗ NOT SO", str(error)))
-    console.say("")
-    console.table(("Scenario", "Result", "Checked"), results)
-    if wrong := [scenario for scenario, result, _ in results if result != "✓ ok"]:
-        names = ", ".join(wrong)
-        raise OrdersError(f"{count(len(wrong), 'scenario')} did not show what they say: {names}")

@@ -1,7 +1,7 @@
 """The article's run: a customer places an order, it is persisted, sales are notified. Twice."""
 
 from .. import PlaceOrder
-from . import Stage
+from .stage import Stage
 
 
 def run(stage: Stage) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from tinydb import TinyDB
 
 from .. import OrderCreated, PlaceOrder
-from . import Stage
+from .stage import Stage
 from .workspace import Finished
 
 ARTICLE = Path(__file__).with_name("article_wiring.py")

@@ -3,7 +3,7 @@
 from pubsub.core import Publisher  # noqa: TID251 - to be compared with
 
 from .. import OrderCreated, PlaceOrder
-from . import Stage
+from .stage import Stage
 
 
 class MailServer:

@@ -1,8 +1,8 @@
 """Eight processes place an order with one key, at once: there is one order, and one notice."""
 
 from .. import PlaceOrder
-from . import Stage
 from .racer import KEY
+from .stage import Stage
 
 WRITERS = 8
 

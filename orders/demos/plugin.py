@@ -3,7 +3,7 @@
 from .. import PlaceOrder, ShipOrder
 from ..errors import ForbiddenMove
 from ..projections.follower import current
-from . import Stage
+from .stage import Stage
 
 PLUGIN = "orders.demos.refund"
 

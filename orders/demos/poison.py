@@ -2,7 +2,7 @@
 
 from .. import OrderCreated, PlaceOrder
 from ..application.deliveries import RETRIES
-from . import Stage
+from .stage import Stage
 
 
 def run(stage: Stage) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from tinydb import TinyDB
 
 from .. import PlaceOrder
-from . import Stage
+from .stage import Stage
 from .workspace import Finished
 
 WRITERS = 8

@@ -6,7 +6,7 @@ from .. import CancelOrder, Event, OrderCancelled, OrderCreated, PlaceOrder
 from ..projections.follower import current
 from ..projections.projection import Projection
 from ..projections.replay import replay
-from . import Stage
+from .stage import Stage
 
 
 class Turnover(Projection):

@@ -3,7 +3,7 @@
 from .. import Notice, NotifySales, Order, PlaceOrder
 from ..domain.events import Added, Committed, RolledBack, UnitEvent
 from ..errors import ForbiddenMove
-from . import Stage
+from .stage import Stage
 
 
 class Megaphone:

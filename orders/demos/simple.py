@@ -5,7 +5,7 @@ from io import StringIO
 from pathlib import Path
 from runpy import run_path
 
-from . import Stage
+from .stage import Stage
 
 SOURCE = Path(__file__).with_name("twenty_lines.py")
 

@@ -13,7 +13,7 @@ from pubsub.core import Publisher  # noqa: TID251 - to be compared with
 from ..application.handlers import place_order
 from ..domain.text import count
 from ..messaging.subscriptions import place_of
-from . import Stage
+from .stage import Stage
 
 Call = Callable[[str, list[str]], None]
 

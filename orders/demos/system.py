@@ -7,7 +7,7 @@ from .. import OrderCreated, PlaceOrder
 from ..domain.commands import RecordBestseller
 from ..projections.runners import MultiThreadedRunner, Runner, SingleThreadedRunner
 from ..projections.shipped import Bestseller, ItemSales, OrdersADay
-from . import Stage
+from .stage import Stage
 
 ORDERS = (("dinosaurs", "trucks", "internet"), ("dinosaurs", "trucks"), ("dinosaurs",))
 COUNTS = ((1, 1, 1), (2, 2, 1), (3, 2, 1))  # of dinosaurs, trucks, internet after each order

@@ -7,8 +7,8 @@ from ..application.notifications import NullNotifier
 from ..application.store import Status
 from ..domain.text import count
 from ..messaging.message import Message
-from . import Stage
 from .crash import ARTICLE
+from .stage import Stage
 
 LINE, READ = 1.5, 3.0  # seconds for a line of the log; for a title, or what came of it
 

@@ -2,7 +2,7 @@
 
 from .. import Event, OrderCreated, OrdersError, PlaceOrder
 from ..errors import InvalidOrder
-from . import Stage
+from .stage import Stage
 
 
 class OutOfStock(OrdersError):

@@ -10,9 +10,10 @@ import pytest
 from orders import OrderCreated, PlaceOrder, ShipOrder, demos
 from orders.application.handlers import order_created, place_order
 from orders.cli.output import Console
-from orders.demos import SCENARIOS, play, play_all
+from orders.demos import SCENARIOS
 from orders.demos.failing import Plan
 from orders.demos.lesson import Files, essence, introduce
+from orders.demos.playing import play, play_all
 
 
 def test_each_step_shows_question_command_message_source_log_state_and_pending(tool):
@@ -29,7 +30,7 @@ def test_each_step_shows_question_command_message_source_log_state_and_pending(t
     ]
     assert re.search(r"  \d+ +order = Order\.place\(", first)
     assert re.search(
-        r"\[Enter\]  events\.jsonl, new lines:\n"
+        r"\[Enter\]\n  events\.jsonl, new lines:\n"
         r'    \+ \{"format":1,"seq":1,"time":"…","messages":\[\{"type":"PlaceOrder",.*\n'
         r'    \+ \{"format":1,"seq":2,.*"subscriber":"order_created","status":"done".*\n'
         r"  orders\.json, changed:\n"

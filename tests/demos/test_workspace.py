@@ -9,7 +9,8 @@ from shutil import which
 
 import pytest
 
-from orders.demos import SCENARIOS, play, workspace
+from orders.demos import SCENARIOS, workspace
+from orders.demos.playing import play
 from orders.demos.workspace import ENDING, Workspace, play_in
 
 
