@@ -63,8 +63,7 @@ def run(stage: Stage) -> None:
             asks="Where are the numbers that nobody has counted so far?",
         )
         (found,) = replay(app.store, [CorrectedTurnover], keep=False)
-        for table, key, kept, rebuilt in found.differences:
-            stage.show(f"{table} {key}\tkept {kept}\tthe log says {rebuilt}")
+        stage.beside(("Table", "Key", "Kept", "The log says"), *found.differences)
         stage.check("the difference is found", [d[2:] for d in found.differences] == [(3, 2)])
         stage.check("nothing has changed", current(app.store, Turnover, app.warn).items == 3)
 
