@@ -51,7 +51,7 @@ class Tour:
         )
         self._app.bus.send(PlaceOrder(("100 inch TV", "magic carpet")))
         self._show()
-        self._check("the order is delivered to whoever hears of it", self._are("done") == 1)
+        self._stage.check("the order is delivered to whoever hears of it", self._are("done") == 1)
 
     def subscribe(self) -> None:
         """Show that a new subscriber changes nothing for the others, not even when it fails."""
@@ -63,9 +63,9 @@ class Tour:
         self._app.bus.subscribe(OrderCreated, self.mail_customer, name="mail_customer")
         order = self._app.bus.send(PlaceOrder(("rope",)))
         self._show()
-        self._check("the order is stored all the same", order in self._app.orders)
-        self._check("the others were delivered to", self._are("done") == 2)
-        self._check("the failure is on record", self._are("failed") == 1)
+        self._stage.check("the order is stored all the same", order in self._app.orders)
+        self._stage.check("the others were delivered to", self._are("done") == 2)
+        self._stage.check("the failure is on record", self._are("failed") == 1)
 
     def kill(self) -> None:
         """Kill a process at the worst moment; do the same without this package."""
@@ -77,15 +77,15 @@ class Tour:
         killed = self._stage.orders("place", "soft cheese", ORDERS_FAULT="after-fsync")
         self._show()
         self._say(f"process {killed.process} was killed: the order is on disk, its notice pending")
-        self._check("the process was really killed", killed.was_killed)
-        self._check("the order is on disk", self._app.orders.count() == 3)
-        self._check("its notice is pending", self._are("pending") == 1)
+        self._stage.check("the process was really killed", killed.was_killed)
+        self._stage.check("the order is on disk", self._app.orders.count() == 3)
+        self._stage.check("its notice is pending", self._are("pending") == 1)
         plain = str(self._stage.data.with_name("plain.json"))
         killed = self._stage.python(str(ARTICLE), plain, "soft cheese", "--die")
         after = self._stage.python(str(ARTICLE), plain, "rope")
         self._say("(the same with plain pypubsub and TinyDB: lost for good)")
         is_lost = killed.was_killed and "soft cheese" not in killed.output + after.output
-        self._check("with plain pypubsub and TinyDB the notice is lost", is_lost)
+        self._stage.check("with plain pypubsub and TinyDB the notice is lost", is_lost)
 
     def recover(self) -> None:
         """Let any other command deliver what is pending."""
@@ -97,8 +97,8 @@ class Tour:
         )
         self._stage.orders("list")
         self._show()
-        self._check("nothing is pending any more", self._are("pending") == 0)
-        self._check("the notice came late, but came", self._are("done") == 3)
+        self._stage.check("nothing is pending any more", self._are("pending") == 0)
+        self._stage.check("the notice came late, but came", self._are("done") == 3)
 
     def retry(self) -> None:
         """Deliver what failed."""
@@ -111,7 +111,7 @@ class Tour:
         self._has_mail = True
         done, _ = self._app.deliveries.retry()
         self._show()
-        self._check("the mail went out, once", (done, len(self._mails)) == (1, 1))
+        self._stage.check("the mail went out, once", (done, len(self._mails)) == (1, 1))
 
     def sum_up(self) -> None:
         """Count what is in the store."""
@@ -119,9 +119,9 @@ class Tour:
         messages = [message for record in records for message in record.messages]
         placed = Counter(m.order_id for m in messages if isinstance(m, OrderCreated))
         notified = Counter(m.order_id for m in messages if isinstance(m, NotifySales))
-        self._check("no order is lost", len(placed) == self._app.orders.count() == 3)
-        self._check("sales were notified of each order, once", placed == notified)
-        self._check("nothing is left to deliver", not self._are("pending", "failed", "dead"))
+        self._stage.check("no order is lost", len(placed) == self._app.orders.count() == 3)
+        self._stage.check("sales were notified of each order, once", placed == notified)
+        self._stage.check("nothing is left to deliver", not self._are("pending", "failed", "dead"))
         outcome = "nothing lost, nobody notified twice"
         checked = count(self._stage.checks, "check")
         if not self._stage.failed:
@@ -139,9 +139,6 @@ class Tour:
     def _say(self, text: str) -> None:
         self._stage.say(text)
         self._stage.pause(READ)
-
-    def _check(self, claim: str, is_true: bool) -> None:
-        self._stage.check(claim, is_true)
 
     def _are(self, *statuses: Status) -> int:
         """Return how many deliveries stand like that."""

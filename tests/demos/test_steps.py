@@ -3,17 +3,25 @@
 import ast
 import inspect
 import re
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
 from orders import OrderCreated, PlaceOrder, ShipOrder, demos
-from orders.application.handlers import order_created, place_order
+from orders.application.handlers import (
+    COMMAND_HANDLERS,
+    EVENT_SUBSCRIBERS,
+    order_created,
+    place_order,
+)
 from orders.cli.output import Console
 from orders.demos import SCENARIOS
 from orders.demos.failing import Plan
 from orders.demos.lesson import Files, essence, introduce
 from orders.demos.playing import play, play_all
+
+HANDLERS = [*COMMAND_HANDLERS.values(), *chain.from_iterable(EVENT_SUBSCRIBERS.values())]
 
 
 def test_each_step_shows_question_command_message_source_log_state_and_pending(tool):
@@ -80,6 +88,14 @@ def test_the_lines_of_a_handler_are_its_signature_its_purpose_and_what_it_does()
         f'{first + 1:>4}      """Have sales notified of a new order."""',
         f"{first + 2:>4}      bus.send(NotifySales(order_id=event.order_id, items=event.items))",
     ]
+
+
+@pytest.mark.parametrize("handler", HANDLERS, ids=lambda handler: handler.__name__)
+def test_every_handler_is_shown_in_three_lines(handler):
+    signature, purpose, work = (line[6:] for line in essence(handler))
+    assert re.fullmatch(rf"def {handler.__name__}\(.*\) -> .*:", signature)
+    assert re.fullmatch(r' +""".*\."""', purpose)
+    assert re.fullmatch(r" +[^ ].*[^:]", work)
 
 
 def test_an_event_is_introduced_with_whoever_hears_it():
