@@ -31,7 +31,9 @@ def examine(app: App) -> list[Finding]:
     findings = list(_guarded("store", app.store.check))
     if any(finding.subject in {"lock", "log"} and not finding.is_well for finding in findings):
         return findings  # what follows from the log would only say so again
-    findings += _guarded("projections", lambda: _projections(app))
+    own = list(_guarded("projections", lambda: _projections(app)))
+    said = "; ".join(finding.text for finding in own)
+    findings = [f for f in findings if f.subject != "projections" or f.text not in said] + own
     for name, make in app.policies.items():
         findings += _guarded("policies", partial(_policy, app, name, make))
     findings += _guarded("deliveries", lambda: _deliveries(app))

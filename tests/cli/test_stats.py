@@ -291,7 +291,8 @@ def test_wide_long_and_hostile_names_fit_the_terminal(screen, send, columns):
     lines = plain(shown).splitlines()
     assert status == 0
     assert all(width(line.replace("\u0301", "")) <= columns for line in lines)
-    assert "w" * 500 in re.sub(r"[\s1█▌▎▍▋▊▉▏]", "", plain(shown))
+    assert len([line for line in lines if line.endswith(" 1")]) == len(names) + 1  # and a day
+    assert re.search(r"^w+… ", plain(shown), re.MULTILINE)
     assert "[red]x[/red]" in plain(shown)
 
 
@@ -312,7 +313,7 @@ def test_ten_items_and_fourteen_days_are_drawn_and_how_many_there_are_is_said(sc
 
 def test_an_empty_store_is_said_to_be_so_on_a_terminal(screen, data):
     status, shown = screen("stats")
-    assert (status, plain(shown).strip()) == (0, f"No orders in {data} yet.")
+    assert (status, " ".join(plain(shown).split())) == (0, f"No orders in {data} yet.")
 
 
 def test_where_every_order_was_cancelled_the_days_are_drawn_all_the_same(screen, send):

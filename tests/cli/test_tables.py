@@ -9,6 +9,7 @@ from screens import plain, width
 
 from orders import OrderCreated, PlaceOrder, ShipOrder, bootstrap
 from orders.cli.tables import short_length
+from orders.cli.times import age
 from orders.messaging.message import now
 
 HEBREW = "עדה לאבלייס"
@@ -38,19 +39,15 @@ def shown_lines(shown):
 
 
 @pytest.mark.parametrize("columns", [40, 80, 120])
-@pytest.mark.parametrize(
-    ("command", "records"),
-    [(["list"], 4), (["deliveries"], 8), (["topics"], 13)],
-    ids=["list", "deliveries", "topics"],
-)
-def test_a_table_has_one_line_a_record(screen, order_ids, command, records, columns):
-    status, shown = screen(*command, columns=columns)
+@pytest.mark.parametrize("command", ["list", "deliveries", "topics"])
+def test_a_table_has_one_line_a_record(screen, tool, order_ids, command, columns):
+    status, shown = screen(command, columns=columns)
     assert status == 0
     header, rule, *lines = plain(shown).splitlines()
-    if command == ["list"]:
+    if command == "list":
         assert lines.pop() == "4 orders."
         assert {line[:8] for line in lines} == {order_id[:8] for order_id in order_ids}
-    assert len(lines) == records
+    assert len(lines) == len(tool(command).stdout.splitlines()) >= 4
     assert set(rule) == {"─"}
     assert all(width(line) <= columns for line in (header, rule, *lines))
 
@@ -112,8 +109,8 @@ def test_the_topics_tell_commands_from_events_without_colour(screen):
     assert "● order-shipped      nobody" in lines
 
 
-def test_ages_are_of_now(data, screen, monkeypatch):
-    with bootstrap(data, notifier=Sales()) as app:
-        earlier = now() - timedelta(days=3, hours=1)
-        app.bus.send(PlaceOrder(("rope",), time=earlier))
-    assert "now" in screen("list")[1] or "s ago" in screen("list")[1]
+def test_an_age_is_told_in_its_largest_unit():
+    time = now()
+    ages = [timedelta(seconds=5), timedelta(minutes=10), timedelta(hours=2), timedelta(days=3)]
+    shown = [age(time - each, time) for each in ages]
+    assert shown == ["5s ago", "10m ago", "2h ago", "3d ago"]

@@ -24,7 +24,7 @@ LONG = [
 def masked(text):
     """Return what was shown without styles, each digit of an id or a time replaced in place."""
     text = re.sub(
-        r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|(?m:^ [0-9a-f]{8}\b)",
+        r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|(?m:^[0-9a-f]{8}\b)",
         lambda match: re.sub(r"[0-9a-f]", "x", match[0]),
         plain(text),
     )
@@ -58,14 +58,15 @@ def test_list_shows_a_table_and_how_many_there_are(screen, send):
     send(ShipOrder(first))
     status, shown = screen("list", env={"NO_COLOR": "1"})
     assert status == 0
-    assert lines(masked(shown)) == [
-        " Order      Placed             Status    Customer   Items",
-        " ────────────────────────────────────────────────────────────────────────────",
-        " xxxxxxxx   0000-00-00 00:00   placed    Zoë        rope",
-        " xxxxxxxx   0000-00-00 00:00   shipped   Aunt Mae   100 inch TV, magic carpet",
-        "",
-        "2 orders.",
+    header, rule, *orders, total = lines(masked(shown))
+    assert header == "Order     Status     Customer  Items                      Age"
+    assert set(rule) == {"─"}
+    assert [line.rpartition("  ")[0].rstrip() for line in orders] == [
+        "xxxxxxxx  ● placed   Zoë       rope",
+        "xxxxxxxx  ✓ shipped  Aunt Mae  100 inch TV, magic carpet",
     ]
+    assert all(re.search(r"  (now|\ds ago)$", line) for line in orders)
+    assert total == "2 orders."
 
 
 def test_show_shows_a_page_with_the_history(screen, send):
@@ -74,19 +75,17 @@ def test_show_shows_a_page_with_the_history(screen, send):
     status, shown = screen("show", order_id, env={"NO_COLOR": "1"})
     assert status == 0
     assert lines(masked(shown)) == [
-        "╭─ Order ────────────────────────────────────────╮",
-        "│ ID        xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx │",
-        "│ Status    shipped                              │",
-        "│ Customer  Aunt Mae                             │",
-        "│ Placed    0000-00-00 00:00                     │",
-        "│ Items     100 inch TV                          │",
-        "│           magic carpet                         │",
-        "╰────────────────────────────────────────────────╯",
+        "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx",
+        "Status    ✓ shipped",
+        "Customer  Aunt Mae",
+        "Placed    0000-00-00 00:00:00",
+        "Items     100 inch TV",
+        "          magic carpet",
         "",
-        " Version   Time                  Event          Detail",
-        " ─────────────────────────────────────────────────────",
-        " 1         0000-00-00 00:00:00   OrderCreated",
-        " 2         0000-00-00 00:00:00   OrderShipped",
+        "#  Time                 Event",
+        "────────────────────────────────────",
+        "1  0000-00-00 00:00:00  OrderCreated",
+        "2  0000-00-00 00:00:00  OrderShipped",
     ]
 
 
@@ -94,7 +93,7 @@ def test_a_name_without_spaces_is_shown_whole(screen, send):
     (order_id,) = send(PlaceOrder(("o" * 100 + "k",)))
     _, shown = screen("show", order_id)
     assert "o" * 20 + "k" in plain(shown)
-    assert plain(shown).count("o") > 100
+    assert plain(shown).count("o") >= 100
 
 
 def test_a_bestseller_is_drawn_like_every_notice(screen, send):
@@ -130,12 +129,11 @@ def test_a_panel_is_as_wide_as_the_terminal_at_most(screen, columns):
     assert {width(line) for line in plain(shown).splitlines() if line} == {columns}
 
 
-def test_a_narrow_terminal_loses_nothing(screen, send):
+def test_a_narrow_terminal_says_what_it_leaves_out(screen, send):
     send(LONG[0])
     _, shown = screen("list", columns=40)
-    letters = re.sub(r"[\s│─]", "", plain(shown))
     assert all(width(line) <= 40 for line in plain(shown).splitlines())
-    assert set("100inchTV,magiccarpet") <= set(letters)
+    assert re.search(r"… \+3  ", plain(shown))
 
 
 def test_a_table_shows_twenty_orders_and_says_how_many_there_are(screen, send):

@@ -63,7 +63,7 @@ def test_what_a_policy_has_yet_to_react_to_is_said_and_made_up_for(tool, send):
     order_ids = send(*(PlaceOrder(("rope",)) for _ in range(12)))
     examined = tool("doctor")
     assert examined.returncode == 0
-    assert "bestseller has yet to react to 1 event; orders checkpoint does" in examined.stdout
+    assert "bestseller has yet to react to 1 event\torders checkpoint\n" in examined.stdout
     late = [row for row in rows(tool("trace", order_ids[9])) if row[1] == "bestseller"]
     ((_, _, _, _, text),) = late
     assert text.endswith("has not run yet; orders checkpoint has it do so")

@@ -436,7 +436,9 @@ def test_a_tree_on_a_terminal_says_what_the_records_say(screen, send, traced):
     found = traced(order_id)
     assert len(lines) == len(found)
     for line, row in zip(lines, found, strict=True):
-        indent, name = re.fullmatch(r"\+\d+ ms +?(?<= )((?:  )*(?:└ )?)[◆●✓] (\w+).*", line).groups()
+        indent, name = re.fullmatch(
+            r"\+\d+ ms +?(?<= )((?:  )*(?:└ )?)[◆●✓] (\w+).*", line
+        ).groups()
         assert name == row.name
         assert indent.endswith("└ ") is bool(row.depth)
 

@@ -170,7 +170,7 @@ REPAIRED = {
     damaged_state: ("state", "is not valid JSON"),
     edited_state: ("state", "changed by another program"),
     foreign_state: ("state", "is not the state of an order store"),
-    state_of_another_log: ("state", "restore that file from a backup"),
+    state_of_another_log: ("state", "was made of 2 lines of a log"),
     forged_state: ("state", "is not the fold of the log"),
     open_to_everybody: ("permissions", "events.jsonl"),
     litter: ("leftovers", ".orders.json.4711.tmp"),
@@ -187,6 +187,6 @@ REPAIRED = {
 NOT_REPAIRED = {
     damaged_log: ("log", "events.jsonl:1: the checksum does not match"),
     lost_line: ("log", "events.jsonl:2: number 3 stands at line 2"),
-    failed_delivery: ("deliveries", "1 to order_created failed; try orders retry --all"),
-    dead_letter: ("deliveries", "1 to order_created are dead letters"),
+    failed_delivery: ("deliveries", "1 to order_created failed"),
+    dead_letter: ("deliveries", "1 to order_created given up: dead letters"),
 }

@@ -132,7 +132,7 @@ def _state(store: "FilesStore") -> Iterator[Finding]:
 def _snapshots(store: "FilesStore") -> Iterator[Finding]:
     for path in store.snapshots.paths:
         if damage := store.snapshots.damage(path):
-            yield Finding("bad", "projections", f"{path} {damage}", REPAIR)
+            yield Finding("bad", "projections", f"{path.stem} {damage}", REPAIR)
 
 
 def _permissions(store: "FilesStore") -> Iterator[Finding]:

@@ -262,8 +262,9 @@ class Orders:
         if head is not None and not self._is_made_of_this_log(head):
             raise StoreError(
                 f"{self.path} was made of {head.seq} lines of a log that {self._log.path} is not"
-                " (or no longer); restore that file from a backup, or have orders doctor --repair"
-                " keep a copy of the state and go on with the log as it is"
+                " (or no longer)",
+                "restore that file from a backup, or have orders doctor --repair keep a copy of the"
+                " state and go on with the log as it is",
             )
         self._take_over(head, tables)
         self.damage = damage
