@@ -60,7 +60,7 @@ class _Placed(NamedTuple):
 
 
 def _title(order: OrderState, width: int) -> Iterator[RenderableType]:
-    what = Text.assemble(("Order ", "bold"), (order.id[:SHORT_ID], "bold cyan"))
+    what = Text.assemble(("Order ", "bold"), text_of(order.id[:SHORT_ID], "bold cyan"))
     items = Text() + text_of(", ".join(order.items))
     if order.customer:
         items += Text.assemble((" for ", "dim"), text_of(order.customer))

@@ -125,7 +125,7 @@ def test_the_fault_points_and_the_variables_are_all_explained():
     assert set(re.findall(r"`((?:before|mid|torn|after)-[a-z-]+)`", faults)) == set(POINTS)
     environment = (TEXTS / "environment.md").read_text()
     named = set(re.findall(r"`(?:ORDERS_)?([A-Z_]+)`:", environment))
-    assert named >= {name.upper() for name in Settings._fields}
+    assert named >= {name.upper() for name in Settings.__struct_fields__}
 
 
 # Finding
@@ -137,7 +137,7 @@ def test_without_a_word_they_are_listed_one_a_line(tool, screen):
     assert [word.lower().replace(" ", "-") for word in words] == WORDS
     _, shown = screen("explain")
     for word in words:
-        (line,) = (line for line in plain(shown).splitlines() if line.startswith(f" {word}  "))
+        (line,) = (line for line in plain(shown).splitlines() if line.startswith(f"{word}  "))
         assert line.rstrip().endswith(".")
 
 

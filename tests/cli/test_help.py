@@ -185,7 +185,7 @@ def test_the_commands_of_a_plugin_stand_by_themselves(tool):
 
 
 def test_every_variable_is_documented(tool, screen):
-    assert {f"ORDERS_{field.upper()}" for field in Settings._fields} < ENVIRONMENT.keys()
+    assert {f"ORDERS_{field.upper()}" for field in Settings.__struct_fields__} < ENVIRONMENT.keys()
     assert tuple(FAULTS.split()) == POINTS
     for text in (tool("-h").stdout, plain(screen("-h", columns=120)[1])):
         missing = [word for word in (*ENVIRONMENT, *POINTS) if word not in text]

@@ -19,6 +19,10 @@ from orders.domain.text import safe
 
 RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
+LINK = re.compile(r"\x1b\]8;(id=\d+;file://[^\x07\x1b]*|;)\x1b\\")  # to a line of the source
+ISOLATED = re.compile(
+    "\u2068([^\u2068\u2069]*)\u2069"
+)  # a cell of a table, so that no other one turns
 PROGRESS = re.compile(r"\x1b\[(\?25[lh]|\d*[AGK])|\r")  # how Rich redraws a bar
 
 HOSTILE = [
@@ -125,7 +129,7 @@ def harmless(result, form="pipe", *, progress=False):
         assert "Traceback" not in text
         if form == "terminal":
             assert "\x1b[5;41m" not in text
-            plain = STYLE.sub("", text)
+            plain = ISOLATED.sub(r"\1", LINK.sub("", STYLE.sub("", text)))
             plain = PROGRESS.sub("", plain) if progress else plain
         else:
             plain = text

@@ -7,7 +7,7 @@ import re
 import pytest
 from command_line import ISO, ORDER_FIELDS, TWO, done, ids, refused, rows
 
-from orders import OrderCreated, PlaceOrder, ShipOrder, bootstrap
+from orders import PlaceOrder, ShipOrder
 
 # Listing
 
@@ -207,15 +207,6 @@ def test_show_json_is_the_order_with_its_history(tool, send):
     history = [(step["version"], step["event"]) for step in order.pop("history")]
     assert history == [(1, "OrderCreated"), (2, "OrderShipped")]
     assert [order] == json.loads(done(tool("list", "--json")))
-
-
-@pytest.mark.parametrize("move", ["show", "ship", "cancel"])
-def test_an_ambiguous_id_is_answered_with_the_candidates(tool, data, move):
-    order_ids = [f"aaaa{number:04}-0000-4000-8000-000000000000" for number in range(2)]
-    with bootstrap(data) as app, app.uow() as uow:
-        for order_id in order_ids:
-            uow.emit(OrderCreated(order_id=order_id, items=("rope",)))
-    refused(tool(move, "aaaa"), *order_ids)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,8 @@ def killed(tool, shipped):
 
 def commands(text):
     """Return the commands that a help names."""
-    return re.findall(r"^  (\w+)  ", text.partition("Commands:")[2], re.MULTILINE)
+    panels = text.partition("\nOrder:\n")[2].partition("\nEnvironment:\n")[0]
+    return re.findall(r"^  (\w+)  ", panels, re.MULTILINE)
 
 
 # What a plugin adds
@@ -62,7 +63,7 @@ def test_a_plugin_adds_its_command_to_the_line_and_to_its_help(
 ):
     plain, plugged = done(tool("--help")), done(tool(*options, "--help", env=environment))
     assert commands(plugged) == [*commands(plain), "refund"]
-    assert done(tool(*options, env=environment)) == plugged
+    assert "  refund\n" in done(tool(*options, env=environment))
     help_of_it = done(tool(*options, "refund", "-h", env=environment))
     assert help_of_it.startswith("Usage: orders refund ")
     result = tool(*options, "refund", shipped[:8], "--reason", "too small", env=environment)
@@ -184,10 +185,8 @@ def test_a_command_without_the_plugin_leaves_the_delivery_and_the_doctor_says_so
     for line in (["list"], ["place", "lamp"], ["retry", "--all"], ["checkpoint"]):
         result = tool(*line)
         assert (result.returncode, "Refund" in result.stdout + result.stderr) == (0, False)
-    findings = [row[2] for row in rows(tool("doctor")) if row[:2] == ["ok", "deliveries"]]
-    assert findings == [
-        "1 to pay_back wait for a process that has this subscriber; is a plugin missing?"
-    ]
+    findings = [row[2] for row in rows(tool("doctor")) if row[1] == "deliveries"]
+    assert findings == ["1 to pay_back wait for a process that has this subscriber"]
     assert [row[1] for row in rows(tool("deliveries", "--pending"))] == ["pay_back"]
     found = tool(*WITH, "doctor")
     assert (found.returncode, "1 to pay_back left by processes that died" in found.stdout) == (
