@@ -43,13 +43,14 @@ class Workspace:
     Attributes:
         directory: empty at first.
         environment: what processes are started with, besides what is not of `orders`.
+        is_interrupted: whether a signal came that is to end us.
     """
 
     def __init__(self) -> None:
         self.directory = Path(gettempdir()) / f"orders-demo-{new_id()}"
         self.environment = {"FORCE_COLOR": "", "PYTHONUTF8": "1"}
         self._processes: list[subprocess.Popen[str]] = []
-        self._is_deaf = self._is_interrupted = False
+        self.is_interrupted = self._is_deaf = False
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start a Python process, to be talked to by pipes.
@@ -72,7 +73,7 @@ class Workspace:
             self._processes.append(process)
         finally:
             self._is_deaf = False
-        if self._is_interrupted:
+        if self.is_interrupted:
             raise KeyboardInterrupt
         return process
 
@@ -83,7 +84,7 @@ class Workspace:
 
     def interrupt(self, _number: int, _frame: FrameType | None) -> None:
         """Hear a signal that is to end us."""
-        self._is_interrupted = True
+        self.is_interrupted = True
         if not self._is_deaf:
             raise KeyboardInterrupt
 
@@ -103,7 +104,11 @@ class Workspace:
 
 
 def play_in(workspace: Workspace, play: Callable[[], None]) -> None:
-    """Make the directory, play, and leave nothing."""
+    """Make the directory, play, and leave nothing.
+
+    Raises:
+        KeyboardInterrupt: a signal has ended it.
+    """
     before = {
         number: signal.signal(number, workspace.interrupt)
         for number in ENDING
@@ -119,3 +124,5 @@ def play_in(workspace: Workspace, play: Callable[[], None]) -> None:
         workspace.leave()
         for number, handler in before.items():
             signal.signal(number, handler)
+    if workspace.is_interrupted:  # while tidying up, or somebody has swallowed it
+        raise KeyboardInterrupt

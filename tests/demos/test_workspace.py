@@ -87,7 +87,7 @@ def test_a_signal_at_any_line_leaves_no_file_and_no_process(monkeypatch, fork, e
     assert [*empty.iterdir()] == []
 
 
-def test_signals_while_the_directory_is_removed_change_nothing(monkeypatch, fork, empty):
+def test_signals_while_the_directory_is_removed_wait_until_it_is(monkeypatch, fork, empty):
     def remove(path, *, ignore_errors):
         for number in ENDING:
             os.kill(os.getpid(), number)
@@ -96,7 +96,8 @@ def test_signals_while_the_directory_is_removed_change_nothing(monkeypatch, fork
     def main():
         for number in ENDING:
             signal.signal(number, signal.default_int_handler)
-        play_in(Workspace(), lambda: None)
+        with pytest.raises(KeyboardInterrupt):
+            play_in(Workspace(), lambda: None)
 
     rmtree = workspace.rmtree
     monkeypatch.setattr(workspace, "rmtree", remove)
