@@ -232,9 +232,10 @@ class FollowerError(OrdersError):
     def __init__(self, follower: str, stage: str, event: object, error: BaseException) -> None:
         self.follower, self.stage, self.event, self.error = follower, stage, event, error
         at = f" {type(event).__name__} {getattr(event, 'id', '')}" if event is not None else ""
+        of_the_cause = error.hint if isinstance(error, OrdersError) else None
         super().__init__(
             f"follower {follower} failed {stage}{at}: {describe(error)}",
-            "remove the cause and start it again; it resumes there",
+            of_the_cause or "remove the cause and start it again; it resumes there",
         )
 
 

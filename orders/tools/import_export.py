@@ -122,7 +122,9 @@ def read(path: Path) -> deque[FileOrder]:
             else:
                 orders.append(found)
     except OSError as error:
-        raise OrdersError(f"cannot read {path}: {error.strerror}") from error
+        raise OrdersError(
+            f"cannot read {path}: {error.strerror}", "give the name of a file that can be read"
+        ) from error
     if problems:
         raise ImportRefused(path, sorted(problems)[:SHOWN], len(problems))
     return orders

@@ -124,7 +124,7 @@ def test_a_holder_in_another_process_excludes_all_and_is_named(path):
         with pytest.raises(StoreBusy) as caught, FileLock(path, 0.05).held():
             pass
     assert f"busy for 0.05 s: {path} is held by process {other.pid} since 2" in str(caught.value)
-    assert "ORDERS_LOCK_TIMEOUT" in str(caught.value)
+    assert "ORDERS_LOCK_TIMEOUT" in caught.value.hint
 
 
 def test_a_killed_holder_frees_the_lock(path):

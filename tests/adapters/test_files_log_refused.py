@@ -237,7 +237,7 @@ def test_a_sync_that_fails_is_an_error_and_takes_nothing_back(open_log):
 
 @pytest.mark.parametrize("use", [lines_of, EventLog.position, append])
 def test_a_log_that_cannot_be_opened_is_unavailable(open_log, two_lines, use):
-    with pytest.raises(StoreUnavailable, match=r"events.jsonl: permission denied; choose"):
+    with pytest.raises(StoreUnavailable, match=r"events.jsonl: permission denied\ntry: choose"):
         use(open_log(RefusingDisk(open=errno.EACCES)))
 
 

@@ -84,7 +84,7 @@ def fill_the_last_page(data):
 def refused(result):
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.count("error: could not write") == 1
-    assert "Make room" in result.stderr
+    assert "try: make room" in result.stderr
     assert "Traceback" not in result.stderr
     return True
 

@@ -380,10 +380,10 @@ def test_what_a_web_hook_missed_is_delivered_by_retry(tool, web_hook):
 def missed(tool, channel):
     """Place an order while the channel is down; return its id."""
     placed = tool("place", "<rope>", env=channel)
-    warning, said = placed.stderr.splitlines()
+    warning, hint, said = placed.stderr.splitlines()
     assert placed.returncode == 0
     assert warning.startswith("warning: order_created failed on OrderCreated")
-    assert "orders retry --all" in warning
+    assert "orders retry --all" in hint
     failed = tool("deliveries", "--failed", "--json").stdout
     assert json.loads(failed)[0]["status"] == "failed"
     for shown in (placed.stdout, placed.stderr, failed, tool("log").stdout):

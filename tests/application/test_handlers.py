@@ -366,7 +366,7 @@ def test_nobody_is_notified_where_that_is_asked_for(capsys):
 
 @pytest.mark.parametrize("limit", [-1, "3", 2.5])
 def test_a_limit_that_is_no_number_of_orders_is_refused(app, limit):
-    with pytest.raises(WiringError, match="is no number of orders; give 0 or more"):
+    with pytest.raises(WiringError, match="is no number of orders\ntry: give 0 or more"):
         app.orders.list(limit=limit)
 
 
@@ -395,7 +395,7 @@ def test_a_beginning_of_several_ids_names_them(app):
     with app.uow() as uow:
         for number in range(7):
             uow.emit(OrderCreated(order_id=f"one-{number}", items=ITEMS))
-    with pytest.raises(AmbiguousOrder, match=r"'one' fits several orders: .* and 2 more") as error:
+    with pytest.raises(AmbiguousOrder, match="'one' fits 7 orders") as error:
         app.orders.resolve("one")
     assert sorted(error.value.candidates) == [f"one-{number}" for number in range(7)]
 

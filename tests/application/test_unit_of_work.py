@@ -721,7 +721,7 @@ def test_another_copy_in_an_inner_unit_is_refused(app, placed):
 
 @pytest.mark.parametrize("wrong", [an_order().state, "an id", [an_order()], None])
 def test_what_is_no_order_is_refused_and_the_next_unit_is_stored(app, wrong):
-    with pytest.raises(WrongPayload, match="is no Order; add what `get`"), app.uow() as uow:
+    with pytest.raises(WrongPayload, match="is no Order\ntry: add what `get`"), app.uow() as uow:
         uow.orders.add(wrong)
     assert app.bus.send(place()) in app.orders
 
@@ -733,7 +733,7 @@ def test_orders_outside_a_unit_are_a_clear_error(app, placed):
         lambda: uow.orders.add(an_order()),
         lambda: uow.orders.with_key("k1"),
     ):
-        with pytest.raises(OrdersError, match="no unit of work is open: use `with uow:`"):
+        with pytest.raises(OrdersError, match="no unit of work is open\ntry: use `with uow:`"):
             use()
 
 

@@ -206,7 +206,7 @@ def test_a_command_reaches_its_handler_and_its_return_value_comes_back(bus):
 
 
 def test_a_command_without_a_handler_is_an_error(bus):
-    with pytest.raises(NoHandler, match=r"nothing handles PackBox; register a handler with"):
+    with pytest.raises(NoHandler, match=r"nothing handles PackBox\ntry: register a handler with"):
         bus.send(PackBox())
 
 
@@ -493,7 +493,7 @@ def test_what_cannot_be_called_with_a_message_is_refused(bus, handler):
 
 @pytest.mark.parametrize("priority", ["first", None, 1.5])
 def test_a_priority_is_a_whole_number(bus, priority):
-    with pytest.raises(WiringError, match="is no priority; give a whole number"):
+    with pytest.raises(WiringError, match="is no priority\ntry: give a whole number"):
         bus.subscribe(BoxPacked, fails, priority=priority)
     bus.publish(BoxPacked())
 
@@ -559,7 +559,7 @@ def test_a_subscription_more_does_not_change_the_name(bus):
 
 def test_a_name_given_twice_is_refused(bus):
     bus.subscribe(BoxPacked, fails, name="packer")
-    with pytest.raises(DuplicateSubscriber, match="'packer' exists; give this one name="):
+    with pytest.raises(DuplicateSubscriber, match="'packer' exists\ntry: give this one name="):
         bus.subscribe(BoxSealed, lambda event: None, name="packer")
 
 

@@ -144,7 +144,7 @@ def test_two_families_of_one_name_are_refused():
     ],
 )
 def test_a_topic_is_words_with_hyphens(topic):
-    with pytest.raises(WiringError, match="is not a topic; write it like order-created"):
+    with pytest.raises(WiringError, match="is not a topic\ntry: write it like order-created"):
         type("BadlyNamed", (Event,), {"topic": topic}, frozen=True)
     assert topic not in message_classes()
 
@@ -157,7 +157,7 @@ def test_a_tag_is_the_name_of_its_class_or_that_with_a_revision(number):
     name, tag = f"BadlyTagged{number}", FOREIGN_TAGS[number]
     given = f"{name}{tag}" if str(tag).startswith("@") else tag
     kind = type(name, (Event,), {}, frozen=True, tag=given)
-    with pytest.raises(WiringError, match=f"is not a tag of {name}; write {name}@2"):
+    with pytest.raises(WiringError, match=f"is not a tag of {name}\ntry: write {name}@2"):
         kind()
 
 

@@ -134,7 +134,7 @@ def test_the_error_of_a_follower_names_it_its_stage_and_its_event(app):
     assert error.__cause__ is error.error
     assert "item-sales failed processing OrderCreated" in str(error)
     assert created.id in str(error)
-    assert "remove the cause" in str(error)
+    assert "remove the cause" in error.hint
 
 
 def test_a_damaged_line_fails_pulling_at_no_event_and_is_resumed_at(busy, data):

@@ -134,7 +134,7 @@ def test_a_policy_that_fails_is_a_warning_and_the_order_is_placed(tool, send, da
     result = tool("place", "rope")
     assert result.returncode == 0
     assert result.stdout.startswith("============\nNew Order:\n")
-    assert re.fullmatch(r"warning: .*bestseller\.json.*\n", result.stderr)
+    assert re.fullmatch(r"warning: .*bestseller\.json.*\ntry: .*\n", result.stderr)
     assert reactions(tool) == []
     path.rmdir() if path.is_dir() else path.unlink()
     assert "Bestseller, ordered 10 times:" in tool("place", "lamp").stderr

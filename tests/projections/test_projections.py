@@ -150,7 +150,7 @@ def test_a_name_that_is_none_is_refused(name, app, data):
 
 @pytest.mark.parametrize("follow", [None, OrderCreated, "order-created"])
 def test_what_is_no_list_of_events_is_refused(follow, in_memory):
-    with pytest.raises(WiringError, match=r"cannot follow .*; write it like"):
+    with pytest.raises(WiringError, match=r"cannot follow .*\ntry: write it like"):
         Follower(in_memory.store, type("Vague", (Heard,), {"follow": follow}))
 
 

@@ -382,6 +382,6 @@ def test_any_text_is_a_time_or_refused_by_name(text):
     except ValueError as error:
         said = str(error)
     else:
-        said = f"{text!r} is not a time: it is {time}"
+        said = f"{text!r} is not a time"
         assert time.tzinfo is UTC
-    assert said.startswith(f"{text!r} is not a time: ")
+    assert said == f"{text!r} is not a time"

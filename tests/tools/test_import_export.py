@@ -53,14 +53,15 @@ def import_file(app, file):
 
 def refused(result, *problems):
     """Check that the tool named these lines and imported nothing."""
-    *named, last = result.stderr.splitlines()
+    *named, last, hint = result.stderr.splitlines()
     assert (result.returncode, result.stdout) == (1, "")
     assert len(named) == len(problems)
     for line, problem in zip(named, problems, strict=True):
         assert line.startswith(problem)
     assert last.startswith("error: ")
+    assert hint.startswith("try: ")
     assert "Traceback" not in result.stderr
-    return last
+    return f"{last}\n{hint}"
 
 
 # Out and in again
@@ -376,7 +377,7 @@ def test_a_bad_row_of_csv_is_named_by_its_line(tool, data, tmp_path):
     )
     file = write(tmp_path, "bad.csv", content)
     result = tool("import", str(file))
-    *named, _ = result.stderr.splitlines()
+    *named, _, _ = result.stderr.splitlines()
     found = [int(line.removeprefix(f"{file}:").split(":")[0]) for line in named]
     assert found == [3, 4, 5, 6, 7, 9, 10]
     assert "U+001B" in result.stderr
