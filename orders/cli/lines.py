@@ -133,11 +133,12 @@ def _delivery(record: Record, delivery: Delivery, app: Wired) -> Line:
 
 
 def _what_came(delivery: Delivery) -> str:
-    again = f"{ordinal(delivery.attempts)} attempt" if delivery.attempts > 1 else ""
+    if delivery.error:
+        kind, _, text = delivery.error.partition(": ")
+        return text or kind  # a line has no room for both
     if delivery.deaths:
-        again = "taken over" if delivery.status == "pending" else "late"
-    _, _, error = (delivery.error or "").partition(": ")  # a line has no room for its class
-    return ", ".join(filter(None, (error or delivery.error, again)))
+        return "taken over" if delivery.status == "pending" else "late"
+    return f"{ordinal(delivery.attempts)} attempt" if delivery.attempts > 1 else ""
 
 
 def _source(handler: Handler | None) -> tuple[str, str]:

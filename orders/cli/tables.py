@@ -144,19 +144,28 @@ def topic_table(rows: Sequence[Sequence[str]]) -> RenderableType:
     return Fitted(draw)
 
 
-def finding_lines(findings: Iterable[Finding]) -> RenderableType:
+def finding_lines(findings: Sequence[Finding]) -> RenderableType:
     """Draw what the doctor found, a line each; what is bad is said to its end."""
-    grid = Table.grid(padding=(0, 1, 0, 0))
-    for finding in findings:
-        style = FINDING_STYLES[finding.state]
-        said = Text() + text_of(finding.text, "" if finding.state == "ok" else style)
-        if finding.cure:
-            said += Text.assemble("  → ", text_of(finding.cure, "bold"))
-        if finding.state == "ok":
-            said.no_wrap, said.overflow = True, "ellipsis"
-        subject = text_of(f"{finding.subject} ")
-        grid.add_row(Text(FINDING_MARKS[finding.state], style), subject, said)
-    return grid
+    longest = max((cell_len(finding.subject) for finding in findings), default=0)
+
+    def draw(width: int) -> RenderableType:
+        grid = Table.grid(padding=(0, 1, 0, 0))
+        room = width - longest - 4  # for the mark, and what is between the columns
+        for finding in findings:
+            style = FINDING_STYLES[finding.state]
+            said = Text.assemble(text_of(finding.text, "" if finding.state == "ok" else style))
+            cure = Text.assemble("→ ", text_of(finding.cure, "bold")) if finding.cure else Text()
+            if cure and said.cell_len + cure.cell_len + 2 <= room:
+                said, cure = Text.assemble(said, "  ", cure), Text()
+            if finding.state == "ok":
+                said.no_wrap, said.overflow = True, "ellipsis"
+            mark = Text(FINDING_MARKS[finding.state], style)
+            grid.add_row(mark, text_of(f"{finding.subject} "), said)
+            if cure:
+                grid.add_row("", "", cure)
+        return grid
+
+    return Fitted(draw)
 
 
 def bar_chart(title: str, bars: Sequence[tuple[str, int]]) -> RenderableType:

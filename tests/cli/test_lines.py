@@ -69,7 +69,7 @@ def test_each_line_has_number_topic_mark_message_handler_and_place(screen, livel
         "   3                     pending        → mail_customer",
         f"   4 notify-sales      ◆ NotifySales    → notify_sales   {notify}",
         f"   4                   ✓ delivered      → order_created  {created}",
-        "   5                   ✗ failed         → mail_customer  the mail server is dow…",
+        "   5                   ✗ failed         → mail_customer  the mail server is down",
         f"   6 ship-order        ◆ ShipOrder      → ship_order     {ship}",
         f"   6 order-shipped     ● OrderShipped   {second}",
         f"   7 place-order       ◆ PlaceOrder     → place_order    {place}",
