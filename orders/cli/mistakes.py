@@ -4,7 +4,6 @@ Typer's errors carry what is needed; how they put it is not used.
 """
 
 import re
-import shlex
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -201,5 +200,7 @@ def _put_before(option: Any, given: str, context: Any) -> str | None:
 
 
 def _command_line(context: Any, words: Iterable[str]) -> str | None:
+    import shlex  # noqa: PLC0415 - only for who mistypes
+
     line = shlex.join([context.find_root().command_path, *words])
     return line if len(line) <= LONGEST else None
