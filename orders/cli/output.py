@@ -5,6 +5,7 @@ tabs. Whatever is printed here is made safe first.
 """
 
 import os
+import re
 import select
 import sys
 import unicodedata
@@ -61,6 +62,7 @@ class Console:
         if isinstance(sys.stdin, TextIOWrapper):  # what is no text is refused by name, later
             sys.stdin.reconfigure(errors="surrogateescape")
         self.draws = _is_terminal(sys.stdout)
+        self.command = "orders"  # with which option it was called
         self.notices_to: Literal["stdout", "stderr", "nowhere"] = "stdout"
 
     def run(self, command: Callable[[], int | None]) -> int:
@@ -121,7 +123,9 @@ class Console:
         except OSError:  # nobody reads it; what is done is done all the same
             _discard(sys.stderr)
         if hint:
-            self.say(hint, "try:", "cyan")
+            # Commands are tried on the same store.
+            same = re.sub(r"(^|, then )orders (?!-)", lambda m: f"{m[1]}{self.command} ", hint)
+            self.say(same, "try:", "cyan")
 
     def warn(self, text: str, hint: str | None = None) -> None:
         """Say what was survived, and what to try."""

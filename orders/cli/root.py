@@ -143,6 +143,12 @@ def root(
 ) -> None:
     """Remember the store, or show the start page where no command is given."""
     context.meta["data"] = data
+    source = context.get_parameter_source("data")
+    if source is not None and source.name == "COMMANDLINE":  # what is to be tried is tried there
+        from shlex import quote  # noqa: PLC0415 - only for who uses the option
+
+        console: Console = context.obj
+        console.command = f"orders --data {quote(data)}"
     if context.invoked_subcommand is None:
         helping.show_start_page(context)
 

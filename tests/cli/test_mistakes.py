@@ -191,6 +191,15 @@ def test_an_unknown_id_names_the_command_that_lists_them(tool, data):
     wrong(tool("show", "nope"), "no order 'nope'", "orders list", status=1)
 
 
+def test_what_to_try_is_tried_on_the_same_store(tool, tmp_path):
+    other = str(tmp_path / "my shop")
+    there = f"orders --data '{other}'"
+    wrong(tool("--data", other, "show", "x"), "no order 'x'", f"{there} list", status=1)
+    wrong(tool("--data", other, "lst"), "no command 'lst'", f"{there} list")
+    full = tool("--data", other, "place", "rope", stdout="/dev/full").stderr.splitlines()
+    assert full[1] == f"try: {there} deliveries --failed, then {there} retry --all"
+
+
 def test_a_forbidden_move_names_the_state_and_the_command_that_shows_it(tool, data):
     place(data, ORDER)
     assert tool("ship", "3f").returncode == 0
