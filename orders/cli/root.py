@@ -13,8 +13,9 @@ from ..errors import PluginFailed, describe
 from . import demo, explaining, inspection, maintenance, ordering
 from . import help as helping
 from .mistakes import ARGUMENTS, COMMAND, UnknownName, within
-from .output import Console
+from .output import PLAIN_WIDTH, Console
 
+PANELS = 60  # columns that the help needs to be drawn in panels
 LONGEST = 200  # characters of a command's help that stand beside its name
 
 
@@ -111,8 +112,12 @@ def run() -> int:
     """Run the command line; return the status to exit with."""
     gc.freeze()  # what is imported stays: without this, Python looks it all over again at exit
     console = Console()
-    app.rich_markup_mode = "rich" if console.draws else None  # Rich takes 50 ms to import
-    return console.run(lambda: app(standalone_mode=False, prog_name="orders", obj=console))
+    # Rich takes 50 ms to import, and breaks words where a panel is narrow.
+    app.rich_markup_mode = "rich" if console.draws and console.width >= PANELS else None
+    width = min(console.width, PLAIN_WIDTH)  # left to itself, it would be 50 at least
+    return console.run(
+        lambda: app(standalone_mode=False, prog_name="orders", obj=console, terminal_width=width)
+    )
 
 
 def _show_version(wanted: bool) -> None:
