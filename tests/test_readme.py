@@ -1,11 +1,17 @@
-"""The README says what is so: its transcript is replayed, its commands are CI's."""
+"""The README says what is so: its transcripts are replayed, its commands are CI's."""
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import typer
+
+from orders.cli import app
+from orders.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -31,14 +37,16 @@ def replayed(block, directory):
             timeout=60,
         )
         lines += [f"$ {command}", *run.stdout.splitlines()]
-    return lines
+    return "\n".join(lines)
 
 
-def test_the_transcript_is_what_the_commands_print(tmp_path):
+def test_the_transcripts_are_what_the_commands_print(tmp_path):
     (tmp_path / "data").mkdir()
     shutil.copy(ROOT / "data/sample-orders.csv", tmp_path / "data")
-    (block,) = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
-    assert masked("\n".join(replayed(block, tmp_path))) == masked(block.rstrip("\n"))
+    blocks = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        assert masked(replayed(block, tmp_path)) == masked(block.rstrip("\n"))
 
 
 def test_the_python_examples_run_one_after_the_other_and_their_comments_are_true(tmp_path):
@@ -60,10 +68,42 @@ def test_ci_runs_the_test_command_of_the_readme():
     assert command in (ROOT / ".ci/run").read_text()
 
 
+def test_every_command_and_option_and_variable_is_documented():
+    line = typer.main.get_command(app)
+    commands = {**line.commands, "": line}
+    options = {o for c in commands.values() for p in c.params for o in p.opts if o[:2] == "--"}
+    variables = {f"ORDERS_{name.upper()}" for name in Settings.__struct_fields__}
+    for name in {*line.commands, *options - {"--help"}, *variables}:
+        assert re.search(rf"`[^`\n]*(?<![\w-]){re.escape(name)}(?![\w-])[^`\n]*`", README), name
+
+
+def test_every_rung_has_a_demo_and_a_file():
+    from orders.demos import SCENARIOS  # noqa: PLC0415 - only this test needs them
+
+    rungs = re.findall(r"^\| .* \| `orders demo (\S+)` \| `(\S+)` \|$", README, re.MULTILINE)
+    assert len(rungs) >= 6
+    for scenario, path in rungs:
+        assert scenario in SCENARIOS
+        assert (ROOT / path).is_file(), path
+
+
 def test_the_map_names_every_package_and_the_order_of_reading_every_file_of_the_heart():
     text = README.split("## Read it")[1]
     packages = {path.name for path in (ROOT / "orders").iterdir() if path.is_dir()}
-    assert packages - {"__pycache__"} == set(re.findall(r"`(\w+)/`", text)) - {"files"}
+    named = set(re.findall(r"`(\w+)/`", text)) - {"files", "notifiers"}
+    assert packages - {"__pycache__"} == named
     reading = text.split("Everything else")[0]
     for name in re.findall(r"`(\w+/\w+\.py)`", reading):
         assert (ROOT / "orders" / name).exists(), name
+
+
+def shown(svg):
+    """Return the text of a picture, without what differs from run to run."""
+    text = " ".join(re.findall(r">([^<>]+)</text>", svg))
+    return re.sub(r"\b([0-9a-f]{8}|\d{3,})\b", "#", text)
+
+
+def test_the_picture_is_what_the_tour_shows():
+    draw = runpy.run_path(str(ROOT / ".github/picture.py"))["picture"]
+    drawn = (ROOT / ".github/tour.svg").read_text("utf-8")
+    assert shown(draw()) == shown(drawn), "remake it: python .github/picture.py"
