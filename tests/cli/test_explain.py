@@ -125,7 +125,7 @@ def test_the_fault_points_and_the_variables_are_all_explained():
     assert set(re.findall(r"`((?:before|mid|torn|after)-[a-z-]+)`", faults)) == set(POINTS)
     environment = (TEXTS / "environment.md").read_text()
     named = set(re.findall(r"`(?:ORDERS_)?([A-Z_]+)`:", environment))
-    assert named >= {name.upper() for name in Settings._fields}
+    assert named >= {name.upper() for name in Settings.__struct_fields__}
 
 
 # Finding
