@@ -21,6 +21,7 @@ to read the older ones:
 import os
 import re
 from collections.abc import Collection, Mapping
+from copy import copy
 from datetime import UTC, datetime
 from types import MappingProxyType, NoneType
 from typing import Any, ClassVar, Self, get_args, get_origin
@@ -128,14 +129,17 @@ class Message(
         """
         if self.correlation_id:
             return self
+        stamped = copy(self)  # nobody else has it yet, so it may be filled in
         if cause is None:
-            return msgspec.structs.replace(self, correlation_id=self.id)
+            force_setattr(stamped, "correlation_id", self.id)
+            return stamped
         hops = cause.hops + isinstance(cause, Event)
         if hops + isinstance(self, Event) > MAX_HOPS:
             raise EndlessLoop(type(self), type(cause), hops)
-        return msgspec.structs.replace(
-            self, correlation_id=cause.correlation_id, causation_id=cause.id, hops=hops
-        )
+        force_setattr(stamped, "correlation_id", cause.correlation_id)
+        force_setattr(stamped, "causation_id", cause.id)
+        force_setattr(stamped, "hops", hops)
+        return stamped
 
     @classmethod
     def upcast(cls, fields: dict[str, Any], revision: int) -> dict[str, Any]:  # noqa: ARG003 - for those who override it
