@@ -97,9 +97,9 @@ def test_a_list_can_be_of_a_status_that_a_plugin_adds(tool, orders, send, shippe
     tool(*WITH, "refund", shipped)
     assert ids(tool(*WITH, "list", "--status", "refunded")) == [shipped]
     wrong = "'lost' is not one of placed, shipped, cancelled"
-    result = tool(*WITH, "list", "--status", "lost")
+    result = orders(*WITH, "list", "--status", "lost")  # no other test has defined statuses there
     refused(result, f"{wrong}, refunded", status=2)
-    result = orders("list", "--status", "lost")  # which no other test has imported a plugin into
+    result = orders("list", "--status", "lost")
     refused(result, wrong, status=2)
     assert "refunded" not in result.stderr
 
