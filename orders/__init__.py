@@ -1,43 +1,41 @@
 """The order system you can kill at any line: event-driven Python on pypubsub and TinyDB."""
 
-import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-try:
-    from .application.notifications import Notice, Notifier
-    from .application.orders import Orders
-    from .application.unit_of_work import UnitOfWork
-    from .bootstrap import App, bootstrap
-    from .domain.commands import CancelOrder, NotifySales, PlaceOrder, ShipOrder
-    from .domain.events import (
-        OrderCancelled,
-        OrderCreated,
-        OrderEvent,
-        OrderRejected,
-        OrderShipped,
-    )
-    from .domain.order import Order, OrderState
-    from .errors import (
-        AmbiguousOrder,
-        Conflict,
-        FollowerError,
-        ForbiddenMove,
-        InvalidOrder,
-        NotStored,
-        OrderNotFound,
-        OrdersError,
-        StoreBusy,
-        StoreError,
-        WiringError,
-    )
-    from .messaging.bus import MessageBus
-    from .messaging.message import Command, Event
-    from .settings import Settings
-except KeyboardInterrupt:  # these take most of a command's first moments
-    if sys.argv[0].endswith(("orders", "-m", "cli.py")):
-        sys.exit(130)
-    raise
+from . import startup
+from .application.notifications import Notice, Notifier
+from .application.orders import Orders
+from .application.unit_of_work import UnitOfWork
+from .bootstrap import App, bootstrap
+from .domain.commands import CancelOrder, NotifySales, PlaceOrder, ShipOrder
+from .domain.events import (
+    OrderCancelled,
+    OrderCreated,
+    OrderEvent,
+    OrderRejected,
+    OrderShipped,
+)
+from .domain.order import Order, OrderState
+from .errors import (
+    AmbiguousOrder,
+    Conflict,
+    FollowerError,
+    ForbiddenMove,
+    InvalidOrder,
+    NotStored,
+    OrderNotFound,
+    OrdersError,
+    StoreBusy,
+    StoreError,
+    WiringError,
+)
+from .messaging.bus import MessageBus
+from .messaging.message import Command, Event
+from .settings import Settings
+
+if not startup.is_module():  # of which the command line is certain to come next
+    startup.raise_at_ctrl_c()
 
 if TYPE_CHECKING:
     from .projections.policy import Policy

@@ -78,7 +78,7 @@ def test_every_command_and_option_and_variable_is_documented():
 
 
 def test_every_rung_has_a_demo_and_a_file():
-    from orders.demos import SCENARIOS  # noqa: PLC0415 - only this test needs them
+    from orders.demos import SCENARIOS
 
     rungs = re.findall(r"^\| .* \| `orders demo (\S+)` \| `(\S+)` \|$", README, re.MULTILINE)
     assert len(rungs) >= 6

@@ -242,9 +242,9 @@ class UnitOfWork:
             group.append(commit)
             if len(group) >= MAX_GROUP:
                 self._record(group)
-        under_way = {message.id for message in self._bus.under_way}
-        ids = {message.id for message in commit.messages}
-        self._stored.set((self._stored.get() | ids) & under_way)
+        if under_way := {message.id for message in self._bus.under_way}:
+            ids = {message.id for message in commit.messages}
+            self._stored.set((self._stored.get() | ids) & under_way)
 
     def _roll_back(self, unit: Unit) -> None:
         """Undo the innermost block; what was emitted to survive this goes on without it."""

@@ -4,15 +4,15 @@ Each command parses, sends a message or asks the store, and shows the answer. Ma
 everything but the engines.
 """
 
+import signal
 import sys
 from typing import NoReturn
 
-try:  # imports take most of a command's time, and Ctrl-C may come at any moment of it
-    import signal
+from .. import startup
 
-    from .root import app, run
-except KeyboardInterrupt:
-    sys.exit(130)
+startup.end_at_ctrl_c()
+
+from .root import app, run
 
 __all__ = ["app", "main"]
 
@@ -20,6 +20,7 @@ __all__ = ["app", "main"]
 def main() -> NoReturn:
     """Run the command line and exit with its status."""
     try:
+        startup.raise_at_ctrl_c()
         status = run()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done
     except KeyboardInterrupt:

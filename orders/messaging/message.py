@@ -21,6 +21,7 @@ to read the older ones:
 import os
 import re
 from collections.abc import Collection, Mapping
+from copy import copy
 from datetime import UTC, datetime
 from types import MappingProxyType, NoneType
 from typing import Any, ClassVar, Self, get_args, get_origin
@@ -32,7 +33,7 @@ from ..errors import DuplicateMessage, EndlessLoop, WiringError, WrongPayload
 
 MAX_HOPS = 100  # events that cause each other, before it is a circle
 
-_TOPIC = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_HYPHENATED = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 _PLAIN = (str, int, float, bool, datetime, dict, tuple, NoneType)
 _accepted: set[tuple[type, ...]] = set()  # a message class and the types of its fields' values
@@ -46,6 +47,11 @@ def new_id() -> str:
     digits = os.urandom(16).hex()
     variant = "89ab"[int(digits[16], 16) % 4]
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
+def is_hyphenated(name: object) -> bool:
+    """Return whether this is a name in lower-case-words-with-hyphens."""
+    return isinstance(name, str) and _HYPHENATED.fullmatch(name) is not None
 
 
 def now() -> datetime:
@@ -81,7 +87,7 @@ class Message(
         if topic is None:
             cls.topic = None  # a topic is not inherited
         else:
-            if not (isinstance(topic, str) and _TOPIC.fullmatch(topic)):
+            if not is_hyphenated(topic):
                 raise WiringError(f"{topic!r} is not a topic", "write it like order-created")
             if (first := _by_topic.get(topic)) is not None:
                 raise DuplicateMessage("the topic", first, cls)
@@ -98,7 +104,8 @@ class Message(
 
     def _check_types(self) -> None:
         name, tag = type(self).__name__, type(self).__struct_config__.tag  # not there on definition
-        if not re.fullmatch(rf"{name}(@[1-9]\d*)?", str(tag)):
+        tagged, at, revision = str(tag).partition("@")
+        if tagged != name or (at and not (revision.isdecimal() and revision[0] != "0")):
             raise WiringError(f"{tag!r} is not a tag of {name}", f"write {name}@2")
         for field in fields(self):
             value = getattr(self, field.name)
@@ -122,14 +129,17 @@ class Message(
         """
         if self.correlation_id:
             return self
+        stamped = copy(self)  # nobody else has it yet, so it may be filled in
         if cause is None:
-            return msgspec.structs.replace(self, correlation_id=self.id)
+            force_setattr(stamped, "correlation_id", self.id)
+            return stamped
         hops = cause.hops + isinstance(cause, Event)
         if hops + isinstance(self, Event) > MAX_HOPS:
             raise EndlessLoop(type(self), type(cause), hops)
-        return msgspec.structs.replace(
-            self, correlation_id=cause.correlation_id, causation_id=cause.id, hops=hops
-        )
+        force_setattr(stamped, "correlation_id", cause.correlation_id)
+        force_setattr(stamped, "causation_id", cause.id)
+        force_setattr(stamped, "hops", hops)
+        return stamped
 
     @classmethod
     def upcast(cls, fields: dict[str, Any], revision: int) -> dict[str, Any]:  # noqa: ARG003 - for those who override it

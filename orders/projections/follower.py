@@ -8,7 +8,6 @@ log, that this event was reacted to. Whoever comes to the event again, because a
 or because two are at work, finds that record and does not react a second time.
 """
 
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -16,12 +15,10 @@ from typing import TypeVar
 from ..application.deliveries import Deliveries
 from ..application.store import START, Cursor, Match, Snapshot, Store
 from ..errors import AlreadySettled, DuplicateSubscriber, FollowerError, StoreError, WiringError
-from ..messaging.message import Event
+from ..messaging.message import Event, is_hyphenated
 from ..messaging.subscriptions import check_target, targeted
 from .policy import Policy, reacting, reaction
 from .projection import Projection
-
-_NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
 
 P = TypeVar("P", bound=Projection)
 
@@ -180,7 +177,7 @@ def check_projection(projection: Projection) -> None:
         WiringError: its name is none, it follows nothing, or what no event will match.
     """
     name = getattr(projection, "name", None)
-    if not (isinstance(name, str) and re.fullmatch(_NAME, name)):
+    if not is_hyphenated(name):
         raise WiringError(
             f"{name!r} is no name of {type(projection).__name__}", "write it like item-sales"
         )

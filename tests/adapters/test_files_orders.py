@@ -25,7 +25,7 @@ from orders.adapters.files import orders as orders_module
 from orders.adapters.files.line import decode, encode
 from orders.adapters.files.state import StateStorage
 from orders.adapters.files.store import FilesStore
-from orders.application.store import Commit, Filter
+from orders.application.store import Commit, Filter, Snapshot
 from orders.domain.order import Order, OrderState
 from orders.errors import LogDamaged, StoreError
 from orders.messaging.message import Event
@@ -210,15 +210,33 @@ def test_the_state_is_written_after_a_failure_by_the_same_store(eight, open_stor
     assert state.read_bytes() == rebuilt(open_store, state)
 
 
-def test_the_log_is_on_the_disk_before_the_state_that_knows_it(open_store):
+@pytest.mark.parametrize(
+    ("use", "file"),
+    [
+        (FilesStore.checkpoint, ".orders.json"),
+        (lambda store: store.save("stats", Snapshot(store.head(), {})), ".stats.json"),
+    ],
+    ids=["state", "snapshot"],
+)
+def test_the_log_is_on_the_disk_before_the_file_that_is_made_of_it(open_store, use, file):
     disk = RecordingDisk()
     with open_store(disk=disk) as store:
         store.commit(commit_of(Order.place(["lamp"]), is_durable=False))
         disk.calls.clear()
-        store.checkpoint()
+        use(store)
     synced = [name for call, name in disk.calls if call == "sync"]
     assert synced[0] == "events.jsonl"
-    assert synced[1].startswith(".orders.json")
+    assert synced[1].startswith(file)
+
+
+def test_an_order_is_on_the_disk_before_its_key_is_answered(open_store):
+    disk = RecordingDisk()
+    with open_store() as writer, open_store(disk=disk) as reader:
+        writer.commit(commit_of(Order.place(["lamp"], key="k"), is_durable=False))
+        assert reader.ids(keys=["unknown"]) == {}
+        assert ("sync", "events.jsonl") not in disk.calls
+        assert reader.ids(keys=["k"])
+        assert disk.calls[-1] == ("sync", "events.jsonl")
 
 
 def test_a_state_is_replaced_and_never_written_in_place(eight, open_store, state):

@@ -16,6 +16,7 @@ from orders.adapters.files.state import (
     HEAD_SIZE,
     Documents,
     Head,
+    Loaded,
     OrderDocument,
     OrderTables,
     StateStorage,
@@ -76,7 +77,7 @@ def load(path):
 
 
 def test_what_is_written_is_loaded(kept, path):
-    head, tables, damage = load(path)
+    head, tables, damage = msgspec.structs.astuple(load(path))
     assert damage is None
     assert (head.format, head.seq, head.offset, head.line) == (FORMAT, 7, 3301, "1c291ca3")
     loaded = msgspec.json.encode({name: tables[name] for name in TABLES})
@@ -99,7 +100,7 @@ def test_whatever_is_written_is_json_for_everybody(storage, path, tables):
 
 def test_tables_without_documents_are_written_and_loaded(storage, path):
     write(storage, {"orders": {}, "keys": {}})
-    head, tables, damage = load(path)
+    head, tables, damage = msgspec.structs.astuple(load(path))
     assert (head.seq, tables["orders"], tables["keys"], damage) == (7, {}, {}, None)
 
 
@@ -135,7 +136,7 @@ def test_tinydb_on_this_storage_sees_the_tables(storage):
 
 
 def test_a_file_that_is_not_there_is_no_state_and_is_not_made(storage, path):
-    assert load(path) == (None, {}, None)
+    assert load(path) == Loaded(None, {}, None)
     assert storage.head() is None
     assert storage.size() == 0
     assert not path.exists()
@@ -143,21 +144,21 @@ def test_a_file_that_is_not_there_is_no_state_and_is_not_made(storage, path):
 
 def test_an_empty_file_is_no_state(storage, path):
     path.touch()
-    assert load(path) == (None, {}, None)
+    assert load(path) == Loaded(None, {}, None)
     assert storage.head() is None
 
 
 @pytest.mark.parametrize("start", ["", '{"log":{"1":{"x":'])
 def test_a_file_nested_too_deeply_is_damaged(start, storage, path):
     path.write_text(start + "[" * 5000)
-    assert load(path) == (None, {}, "is not valid JSON")
+    assert load(path) == Loaded(None, {}, "is not valid JSON")
     assert storage.head() is None
 
 
 def test_a_file_cut_at_any_byte_is_damaged(kept, path):
     for cut in range(1, len(kept)):
         path.write_bytes(kept[:cut])
-        assert load(path) == (None, {}, "is not valid JSON")
+        assert load(path) == Loaded(None, {}, "is not valid JSON")
 
 
 @pytest.mark.parametrize("change", [0x01, 0xFF])
@@ -167,7 +168,7 @@ def test_a_changed_byte_anywhere_never_gives_other_data(kept, path, change):
         changed[position] ^= change
         path.write_bytes(changed)
         try:
-            head, tables, damage = load(path)
+            head, tables, damage = msgspec.structs.astuple(load(path))
         except ForeignFile:
             assert kept.index(b"log") <= position < kept.index(b"log") + 3
             continue
@@ -189,24 +190,24 @@ def test_random_bytes_anywhere_never_give_other_data(kept, path):
 
 def test_a_pretty_printed_file_counts_as_changed(kept, path):
     path.write_bytes(msgspec.json.format(kept, indent=2))
-    assert load(path) == (None, {}, "was changed by another program")
+    assert load(path) == Loaded(None, {}, "was changed by another program")
 
 
 def test_a_file_changed_by_hand_counts_as_changed(kept, path):
     path.write_bytes(kept.replace(b'"placed"', b'"shipped"', 1))
-    assert load(path) == (None, {}, "was changed by another program")
+    assert load(path) == Loaded(None, {}, "was changed by another program")
 
 
 def test_a_file_changed_by_stock_tinydb_counts_as_changed(kept, path):
     with TinyDB(path) as stock:
         stock.table("orders").update({"status": "shipped"}, doc_ids=[1])
-    assert load(path) == (None, {}, "was changed by another program")
+    assert load(path) == Loaded(None, {}, "was changed by another program")
 
 
 def test_a_head_that_was_changed_by_hand_counts_as_changed(kept, path):
     for old, new in [(b'"seq":7', b'"seq":6'), (b"3301", b"3300"), (b"1c291ca3", b"1c291ca4")]:
         path.write_bytes(kept.replace(old, new, 1))
-        assert load(path) == (None, {}, "was changed by another program")
+        assert load(path) == Loaded(None, {}, "was changed by another program")
 
 
 @pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)

@@ -4,7 +4,7 @@ import pytest
 from store_files import place
 
 from orders.adapters.files.store import FilesStore
-from orders.application.store import START, Commit, Filter
+from orders.application.store import START, Commit, Filter, Snapshot
 
 
 @pytest.mark.parametrize("exists", [False, True], ids=["no directory", "an empty directory"])
@@ -33,3 +33,22 @@ def test_a_store_is_made_of_the_files_that_are_documented(data):
     assert {path.name for path in data.iterdir()} == {"events.jsonl", "orders.json", "orders.lock"}
     assert (store.directory, store.location) == (data, str(data))
     assert (store.log_path, store.state_path) == (data / "events.jsonl", data / "orders.json")
+
+
+def test_a_snapshot_of_another_log_and_a_damaged_one_say_so_and_are_left_alone(data, tmp_path):
+    stores = [FilesStore(directory) for directory in (data, tmp_path / "other")]
+    for store in stores:
+        place(store)
+        store.save("stats", Snapshot(store.head(), {"items": {"1": {"item": "lamp"}}}))
+    path = data / "projections" / "stats.json"
+    foreign = (tmp_path / "other" / "projections" / "stats.json").read_bytes()
+    for content, damage in [
+        (foreign, "was made of another log"),
+        (path.read_bytes()[:-1], "is not valid JSON"),
+        (path.read_bytes().replace(b"lamp", b"LAMP"), "was changed by another program"),
+    ]:
+        path.write_bytes(content)
+        assert stores[0].load("stats") == Snapshot(START, {}, damage)
+        assert path.read_bytes() == content
+    for store in stores:
+        store.close()

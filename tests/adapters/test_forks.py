@@ -36,11 +36,14 @@ def sleeper():
     reading, writing = os.pipe()
 
     def fork_it():
+        is_asleep, sleeps = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.write(writing, b"%d\n" % os.getpid())
+            os.write(sleeps, b"z")
             signal.pause()
             os._exit(0)
+        os.read(is_asleep, 1)  # by then it has let go of what it inherited
 
     yield fork_it
     os.close(writing)

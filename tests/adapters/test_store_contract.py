@@ -429,6 +429,7 @@ def test_a_claim_that_was_released_can_be_claimed_again(store, another):
     store.release()
     assert another.claim(found, attempt := again(found))
     another.release()
+    assert not store.claim(found, again(found))  # it does not stand as it was found
     assert store.claim(attempt, again(attempt))
 
 

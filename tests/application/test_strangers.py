@@ -126,7 +126,7 @@ class AsynchronousCallable:
 
 @pytest.mark.parametrize("handler", [lambda _event: None, partial(nameless), Callable()])
 def test_a_subscriber_without_a_name_that_outlives_the_process_must_be_given_one(handler):
-    with pytest.raises(WiringError, match="name='...'"):
+    with pytest.raises(WiringError, match="give it one"):
         MessageBus().subscribe(OrderCreated, handler)
     assert MessageBus().subscribe(OrderCreated, handler, name="it").name == "it"
 
@@ -135,7 +135,7 @@ def test_a_local_function_must_be_given_a_name_and_a_function_of_a_module_has_on
     def local(_event):
         pass
 
-    with pytest.raises(WiringError, match="name='...'"):
+    with pytest.raises(WiringError, match="give it one"):
         MessageBus().subscribe(OrderCreated, local)
     assert MessageBus().subscribe(OrderCreated, nameless).name == "nameless"
 
@@ -157,7 +157,7 @@ def test_a_handler_that_nobody_would_run_is_refused(handler):
 
 
 def test_a_subscriber_that_returns_something_to_await_has_failed(app):
-    app.bus.subscribe(OrderCreated, lambda event: asynchronous(event), name="it")
+    app.bus.subscribe(OrderCreated, lambda event: [asynchronous(event)][0], name="it")
     app.bus.send(PlaceOrder(("rope",)))
     (failed,) = app.store.deliveries("failed")
     assert "which nobody runs" in failed.delivery.error

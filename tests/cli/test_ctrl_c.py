@@ -62,13 +62,11 @@ def interrupted(process, moment):
 def is_quiet(status, said):
     """Return whether a command that was interrupted ended well, without a traceback of any file.
 
-    What is frozen into Python runs between our modules, where nothing can be caught. Python dies
-    of the signal, which is 130 to a shell, where it came inside the making of a named tuple.
-    msgspec crashes where it came inside the making of a decoder: nothing was opened by then.
+    What is frozen into Python runs between our modules, where nothing can be caught.
     """
     files = re.findall('File "(.*?)"', said)
     return (
-        status in {0, 130, -signal.SIGINT, -signal.SIGSEGV}
+        status in {0, 130, -signal.SIGINT}
         and all(file.startswith("<frozen ") for file in files)
         and bool(files) == ("Traceback" in said)
     )

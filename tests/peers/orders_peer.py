@@ -15,8 +15,8 @@ from workload import check_sold, nowhere, placements
 
 from orders import App, PlaceOrder, bootstrap
 from orders.application.notifications import ConsoleNotifier
-from orders.projections.shipped import ItemSales
 from orders.projections.runners import SingleThreadedRunner
+from orders.projections.shipped import ItemSales
 
 LONG = 600  # seconds, more than any follower is behind
 

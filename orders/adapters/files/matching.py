@@ -9,9 +9,9 @@ from ...messaging.message import message_classes
 from .line import as_written
 from .reader import Wanted
 
-FEW = 8  # texts that are sought one by one
+ONE_BY_ONE = 8  # texts that are sought for themselves
 
-_ID = re.compile(rb'"(?:id|correlation_id|event)":("(?:[^"\\]|\\.)*")')
+_ID = rb'"(?:id|correlation_id|event)":("(?:[^"\\]|\\.)*")'  # seldom needed, so not compiled here
 
 
 def containing(match: Match) -> Wanted | None:
@@ -24,10 +24,12 @@ def containing(match: Match) -> Wanted | None:
     parts += [b'"type":"%s' % kind.__name__.encode() for kind in kinds]  # of whatever revision
     if not ids and not parts:
         return _nothing if match.types else None
-    if len(ids) <= FEW:
+    if len(ids) <= ONE_BY_ONE:
         parts += ids
         return lambda raw: any(part in raw for part in parts)
-    return lambda raw: any(part in raw for part in parts) or not ids.isdisjoint(_ID.findall(raw))
+    return lambda raw: (
+        any(part in raw for part in parts) or not ids.isdisjoint(re.findall(_ID, raw))
+    )
 
 
 def with_deliveries(raw: bytes) -> bool:

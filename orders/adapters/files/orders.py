@@ -37,7 +37,7 @@ from .state import (
 
 SMALL = 1 << 20  # bytes; below, every command brings the state file up to date
 
-_ORDER_ID = re.compile(rb'"order_id":("(?:[^"\\]|\\.)*")')
+_ORDER_ID = rb'"order_id":("(?:[^"\\]|\\.)*")'  # seldom needed, so not compiled here
 
 
 class Orders:
@@ -141,13 +141,13 @@ class Orders:
                 return self._documents.by("id").keys().isdisjoint(order_ids)
             wanted = {msgspec.json.encode(order_id) for order_id in order_ids}
             if not self._is_loaded and max(self._storage.size(), self._log.size()) >= SMALL:
-                return wanted.isdisjoint(_ORDER_ID.findall(self._log.latest(since)))
+                return wanted.isdisjoint(re.findall(_ORDER_ID, self._log.latest(since)))
             if not self._is_loaded or self._is_torn:
                 self._load()
             self._searched = max(self._searched, self.position.offset)
             rest = self._log.rest(self._searched)
             self._searched += len(rest)
-            self._mentioned.update(_ORDER_ID.findall(rest))
+            self._mentioned.update(re.findall(_ORDER_ID, rest))
             stored = self._documents.by("id")
             return wanted.isdisjoint(self._mentioned) and stored.keys().isdisjoint(order_ids)
 

@@ -12,7 +12,6 @@ and begins the file with a table that says which part of the log the state is ma
 `line`; `checksum` is the CRC-32 of that and of all that follows. Stock TinyDB opens the file.
 """
 
-import re
 from collections.abc import ItemsView, ValuesView
 from pathlib import Path
 from typing import Any, BinaryIO, TypedDict
@@ -27,8 +26,6 @@ from .line import Position
 
 FORMAT = 1
 HEAD_SIZE = 4096  # bytes within which the first table ends
-
-_HEAD = re.compile(rb'\{"log":\{"1":(\{[^{}]*\})\},?')
 
 Tables = dict[str, dict[str, Any]]
 
@@ -214,12 +211,12 @@ class StateStorage(Storage):
 
 def _split(data: bytes) -> tuple[Head | None, bytes]:
     """Return the head, or None, and what follows its table."""
-    match = _HEAD.match(data)
+    start, end, rest = data.partition(b"}}")
     try:
-        head = msgspec.json.decode(match[1], type=Head) if match else None
-    except ValueError:
-        head = None
-    return head, data[match.end() :] if match else data
+        tables = msgspec.json.decode(start + b"}}}", type=dict[str, dict[str, Head]])
+        return (tables["log"]["1"] if end else None), rest.removeprefix(b",")
+    except (ValueError, KeyError, RecursionError):
+        return None, data
 
 
 def _checksum(head: Head, body: bytes) -> str:

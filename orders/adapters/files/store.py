@@ -40,7 +40,6 @@ from ...errors import (
     StoreBusy,
 )
 from ...messaging.message import Message
-from . import check as health
 from .conflicts import check_deliveries, check_orders
 from .disk import Disk
 from .leases import Leases, process_of
@@ -335,7 +334,9 @@ class FilesStore:
 
     def check(self) -> Iterator[Finding]:
         """Say how the store is, in all that only this engine can tell; change nothing."""
-        return health.check(self)
+        from .check import check  # noqa: PLC0415 - only doctor needs it
+
+        return check(self)
 
     def repair(self) -> Iterator[str]:
         """Repair what `check` has found, keeping copies; yield what was done, a sentence each.
@@ -343,7 +344,9 @@ class FilesStore:
         Raises:
             StoreError: the log is damaged, or gone.
         """
-        return health.repair(self)
+        from .check import repair  # noqa: PLC0415 - only doctor needs it
+
+        return repair(self)
 
     def checkpoint(self) -> bool:
         """Bring the state file up to date; return whether something changed."""

@@ -1,0 +1,43 @@
+"""Ctrl-C in a command's first moments, most of which go into imports.
+
+Nothing is open yet, so the process ends at once. KeyboardInterrupt in the midst of an import
+would be printed as a traceback, swallowed by the import system, or crash a module written in C.
+Programs that import this package are left alone.
+"""
+
+import os
+import signal
+import sys
+
+
+def is_module() -> bool:
+    """Return whether this process is ``python -m orders``."""
+    *_, directory, name = ("", *sys.argv[0].split("/"))
+    return (name == "-m" and "orders" in sys.orig_argv) or (directory, name) == (
+        "orders",
+        "__main__.py",
+    )
+
+
+def is_command() -> bool:
+    """Return whether this process is the command line, or has the name of its scripts."""
+    return is_module() or sys.argv[0].rpartition("/")[2] in {"orders", "cli.py"}
+
+
+def end_at_ctrl_c() -> None:
+    """Let Ctrl-C end a command at once, with status 130, until `raise_at_ctrl_c`."""
+    if is_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
+
+
+def raise_at_ctrl_c() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt again."""
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end(*_: object) -> None:
+    os._exit(130)
+
+
+end_at_ctrl_c()
