@@ -99,8 +99,7 @@ def test_a_list_can_be_of_a_status_that_a_plugin_adds(tool, orders, send, shippe
     assert ids(tool(*WITH, "list", "--status", "refunded")) == [shipped]
     wrong = "no status 'lost'; there are placed, shipped, cancelled"
     result = orders(*WITH, "list", "--status", "lost")  # no other test has defined statuses there
-    refused(result, wrong, ", refunded
-", status=2)
+    refused(result, wrong, ", refunded\n", status=2)
     result = orders("list", "--status", "lost")
     refused(result, wrong, status=2)
     assert "refunded" not in result.stderr
