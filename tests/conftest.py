@@ -3,6 +3,7 @@
 import fcntl
 import gc
 import os
+import pkgutil
 import pty
 import signal
 import struct
@@ -14,18 +15,40 @@ import time
 import traceback
 import warnings
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 import pexpect
 import pytest
 
+import orders as orders_package
 from orders import Notice, bootstrap, cli
 
 
 def pytest_collection_finish():
-    """Have garbage collection leave alone what is loaded: a fork would copy all it looks at."""
+    """Load what commands load late, or each fork would; leave it alone in garbage collection.
+
+    The demos stay out: among them is a plugin, which is there only once it is loaded.
+    """
+    for module in pkgutil.walk_packages(orders_package.__path__, "orders."):
+        if not module.name.startswith(("orders.demos", "orders.__main__")):
+            import_module(module.name)
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Leave of a test marked `sample(n)` only n cases, spread evenly, to the short form."""
+    cases = {}
+    for item in items:
+        if (mark := item.get_closest_marker("sample")) and not item.get_closest_marker("long"):
+            cases.setdefault((item.path, item.originalname), (mark.args[0], []))[1].append(item)
+    for wanted, same in cases.values():
+        kept = {round(place * (len(same) - 1) / max(wanted - 1, 1)) for place in range(wanted)}
+        for place, item in enumerate(same):
+            if place not in kept:
+                item.add_marker(pytest.mark.long)
 
 
 class Sales:

@@ -120,7 +120,7 @@ def keep_placing(data, acknowledgements, name, has_checkpoints):
                     app.store.checkpoint()
 
 
-@pytest.mark.parametrize("rounds", [15, pytest.param(500, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [10, pytest.param(500, marks=pytest.mark.long)])
 def test_no_acknowledged_order_is_lost_to_kill_9_at_a_random_moment(rounds, tmp_path, fork):
     chance = random.Random(20261121)
     acknowledged, data, total, leftovers = set(), tmp_path, 0, 0
@@ -160,6 +160,7 @@ def test_no_acknowledged_order_is_lost_to_kill_9_at_a_random_moment(rounds, tmp_
 # At every fault point, dying
 
 
+@pytest.mark.long
 def test_a_place_reaches_every_fault_point_but_those_of_a_torn_log(prepared, tool):
     for start, expected in (("fresh", NEEDS_A_TORN_LOG), ("existing", NEEDS_A_TORN_LOG)):
         deaths = {}
@@ -308,6 +309,7 @@ def follow(faults, tool, data):
 
 
 @pytest.mark.parametrize("faults", CHAINS)
+@pytest.mark.sample(4)
 def test_a_torn_log_and_then_another_two_crashes_lose_nothing(faults, tool, data):
     runs, placed = follow(faults, tool, data)
     assert noticed(*runs) >= placed.keys()
@@ -346,6 +348,7 @@ def test_a_crash_at_every_point_one_after_the_other_loses_nothing(tool, data):
 
 
 @pytest.mark.parametrize("point", POINTS)
+@pytest.mark.sample(7)
 def test_a_key_repeated_until_it_succeeds_gives_exactly_one_order(point, prepared, tool):
     data, _ = prepared("torn" if point in NEEDS_A_TORN_LOG else "fresh")
     before = stored(data)

@@ -298,6 +298,7 @@ def refuse(monkeypatch, call, number):
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EIO, errno.ESTALE], ids=errno.errorcode.get)
 @pytest.mark.parametrize("call", ["lock", "stat", "open", "read"])
+@pytest.mark.sample(6)
 def test_what_the_system_refuses_is_said_with_the_path(call, number, data, tool, monkeypatch):
     assert tool("place", "rope").returncode == 0
     before = contents(data)

@@ -66,6 +66,7 @@ def test_every_word_of_the_field_is_there():
 
 
 @pytest.mark.parametrize("word", WORDS)
+@pytest.mark.sample(10)
 def test_every_text_fits_a_screen_and_leaves_a_line_to_type_on(screen, word):
     status, shown = screen("explain", word)
     lines = plain(shown).splitlines()
@@ -98,6 +99,7 @@ def test_every_file_that_a_text_names_exists(text):
 
 
 @each_text
+@pytest.mark.sample(10)
 def test_every_example_runs(text, tool, send, data):
     send(PlaceOrder(("100 inch TV", "magic carpet"), "Aunt Mae"), PlaceOrder(("rope",)))
     bin_ = Path(sys.executable).parent
@@ -153,6 +155,7 @@ def test_without_a_word_they_are_listed_one_a_line(tool, screen):
         ("causation", "correlation-and-causation"),
     ],
 )
+@pytest.mark.sample(12)
 def test_a_word_is_found_in_any_case_and_by_how_it_or_a_part_of_it_begins(tool, typed, word):
     assert tool("explain", typed).stdout == (TEXTS / f"{word}.md").read_text()
 

@@ -209,6 +209,7 @@ def examples():
 
 
 @pytest.mark.parametrize("example", dict.fromkeys(examples()))
+@pytest.mark.sample(10)
 def test_every_example_in_a_help_runs(tool, send, data, example):
     with bootstrap(data) as system, system.uow() as uow:
         uow.emit(OrderCreated(order_id=ORDER, items=("rope",)))

@@ -145,6 +145,7 @@ def forms(command):
 
 @one_in([pytest.param(12, id="some"), whole])
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.sample(12)
 def test_a_hostile_argument_is_refused_or_shown_harmlessly(call, send, data, command, one_in):
     (order_id,) = send(PlaceOrder(items=("rope",)))
     for text in thinned(HOSTILE, one_in, COMMANDS.index(command)):
@@ -186,7 +187,7 @@ def test_a_hostile_environment_is_refused_or_ignored(call, name, one_in):
             harmless(call("list", form=form, env={name: text}), form)
 
 
-@one_in([pytest.param(3, id="one form"), whole])
+@one_in([pytest.param(6, id="one form"), whole])
 def test_a_hostile_directory_is_used_or_refused(call, tmp_path, one_in):
     (tmp_path / "here").mkdir()
     for number, text in enumerate(HOSTILE):
@@ -234,7 +235,7 @@ def test_a_hostile_file_is_imported_or_refused(call, tmp_path, ending, one_in):
         harmless(call("list", *["--json"] * (form == "json"), form=form), form)
 
 
-@one_in([pytest.param(2, id="one form"), whole])
+@one_in([pytest.param(4, id="one form"), whole])
 def test_a_hostile_file_name_is_imported_or_refused(call, tmp_path, one_in):
     for number, text in enumerate(HOSTILE):
         file = tmp_path / f"{text.replace('/', '')[:50]}.jsonl"
@@ -424,7 +425,7 @@ def test_a_hostile_name_of_a_subscriber_is_refused(name):
 # As real processes, and on a real terminal
 
 
-@one_in([pytest.param(6, id="some"), whole])
+@one_in([pytest.param(12, id="some"), whole])
 def test_a_hostile_argument_does_no_harm_in_a_process_of_its_own(orders, tool, one_in):
     sample = [text for text in HOSTILE if len(text) < 1000][::2]
     commands = COMMANDS * 3

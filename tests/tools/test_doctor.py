@@ -116,6 +116,7 @@ def test_what_a_crash_may_leave_is_well_or_is_repaired(store, damage):
 
 
 @pytest.mark.parametrize("damage", REPAIRED, ids=named)
+@pytest.mark.sample(14)
 def test_repair_says_what_it_repairs_and_the_store_is_well(store, tool, damage):
     damage(store)
     result = tool("doctor", "--repair")
