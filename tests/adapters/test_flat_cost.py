@@ -141,6 +141,16 @@ def lack_the_class(store, fork):
     assert fork(commit_one).wait() == 0
 
 
+def lack_the_class_that_a_process_died_of(store, fork):
+    """Far from its event, which the claim of the process that died has to say the place of."""
+    lack_the_class(store, fork)
+    lengthen(store, 1_000_000)
+    (found,) = store.pending()
+    again = replace(found.delivery, deaths=1, attempts=2)
+    assert store.claim(found.delivery, again)
+    store.release()
+
+
 @pytest.mark.parametrize(
     "leave_pending",
     [
@@ -148,6 +158,7 @@ def lack_the_class(store, fork):
         lack_the_subscriber,
         lack_the_subscriber_that_a_process_died_of,
         lack_the_class,
+        lack_the_class_that_a_process_died_of,
     ],
 )
 def test_a_pending_delivery_does_not_make_commands_dearer_as_the_log_grows(

@@ -23,12 +23,18 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def apply(self, deliveries: Iterable[Delivery], owner: str | None, at: Position) -> None:
-        """Learn what a line of the log says."""
+    def apply(
+        self,
+        deliveries: Iterable[Delivery],
+        owner: str | None,
+        at: Position,
+        event: Position | None = None,
+    ) -> None:
+        """Learn what a line of the log says, which stands at `at`; the event perhaps elsewhere."""
         for delivery in deliveries:
             self._pending.pop(delivery.key, None)
             if delivery.status == "pending":
-                self._pending[delivery.key] = Outstanding(delivery, owner, *at)
+                self._pending[delivery.key] = Outstanding(delivery, owner, *at, event)
 
     def find(self, key: Key) -> Outstanding | None:
         """Return this delivery if it is still pending."""

@@ -5,7 +5,7 @@
      "deliveries":[{"event":"<id>","subscriber":"order_created"}],
      "owner":"<lease>","settled":812,"synced":1340,
      "outstanding":[{"delivery":{...},"owner":"<lease>","offset":812,"seq":5}],
-     "states":[{"id":"<order>","status":"refunded",...}],"crc":"1c291ca3"}
+     "states":[{"id":"<order>","status":"refunded",...}],"claimed":[812,5],"crc":"1c291ca3"}
 
 One line is one commit; it is there whole or not at all. `seq` counts lines without a gap, so
 it is also the line's number. `deliveries` become pending with the commit, or are what came of
@@ -15,7 +15,8 @@ earlier ones; `owner` is the lease of the process that set out to make the pendi
 reads its end only: before it nothing was pending, or the line there lists in `outstanding` what
 was. `synced` is the byte before which, to the writer's knowledge, all was on the disk; it is
 left out where `settled` says no less. `states` are the orders that the commit's events of
-plugins have changed, for those who read the line without the plugin. `crc` is the CRC-32 of all
+plugins have changed, for those who read the line without the plugin. `claimed` is the place of
+the event whose delivery another process takes over, or tries again. `crc` is the CRC-32 of all
 bytes before it. What is empty or zero is left out.
 """
 
@@ -44,13 +45,19 @@ class Position(NamedTuple):
 BEGINNING = Position()
 
 
-class Outstanding(msgspec.Struct, frozen=True):
+class Outstanding(msgspec.Struct, frozen=True, omit_defaults=True):
     """A pending delivery, its owner's lease, and the place of the line that recorded it."""
 
     delivery: Delivery
     owner: str | None
     offset: int
     seq: int
+    event: Position | None = None  # where its event is, if not there
+
+    @property
+    def place(self) -> Position:
+        """The place of the line that has the event."""
+        return self.event or Position(self.offset, self.seq)
 
 
 class Frame(msgspec.Struct, frozen=True):
@@ -80,6 +87,7 @@ class Line(msgspec.Struct, Generic[M], frozen=True, omit_defaults=True):
     synced: int = 0
     outstanding: tuple[Outstanding, ...] = ()
     states: tuple[OrderState, ...] = ()
+    claimed: Position | None = None
 
 
 class UnreadableLineError(ValueError):

@@ -174,6 +174,7 @@ class EventLog:
         *,
         owner: str | None = None,
         states: tuple[OrderState, ...] = (),
+        claimed: Position | None = None,
         sync: bool = True,
     ) -> Entry:
         """Append one commit, inside `writing()`; with `sync` it is on the disk on return.
@@ -202,6 +203,7 @@ class EventLog:
                 self._synced if self._synced > settled else 0,
                 outstanding,
                 states,
+                claimed,
             )
             raw = _encoded(line)
             self._disk.write_all(descriptor, raw + b"\n")
@@ -352,7 +354,7 @@ class EventLog:
         line = entry.line
         if line.outstanding:
             self.ledger, self._listed = Ledger(line.outstanding), entry.start.offset
-        self.ledger.apply(line.deliveries, line.owner, entry.start)
+        self.ledger.apply(line.deliveries, line.owner, entry.start, line.claimed)
         self._synced = max(self._synced, line.settled, line.synced)
         self._end = entry.end
 

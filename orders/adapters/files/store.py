@@ -221,11 +221,7 @@ class FilesStore:
             outstanding = self.log.ledger.outstanding()
             accounts = self._accounts.by_key.values()
             return {
-                *(
-                    Position(one.offset, one.seq)
-                    for one in outstanding
-                    if one.delivery.event in events
-                ),
+                *(one.place for one in outstanding if one.delivery.event in events),
                 *(known.first for known in accounts if known.delivery.event in events),
             }
 
@@ -278,12 +274,15 @@ class FilesStore:
                 known = self.log.ledger.find(found.key)
                 if known is None or known.delivery != found or self.leases.is_alive(known.owner):
                     return False
+                event = known.place
             else:
                 account = self._current_accounts().by_key.get(found.key)
                 if account is None or account.delivery != found:
                     return False
+                event = account.first
             self._has_stored = True
-            self.state.add(self.log.append(deliveries=(attempt,), owner=self.leases.mine()))
+            owner = self.leases.mine()
+            self.state.add(self.log.append(deliveries=(attempt,), owner=owner, claimed=event))
             return True
 
     def release(self) -> None:
