@@ -16,7 +16,7 @@ from .application.handlers import COMMAND_HANDLERS, EVENT_SUBSCRIBERS
 from .application.orders import Orders
 from .application.store import Store
 from .application.unit_of_work import UnitOfWork
-from .errors import DuplicateSubscriber, FollowerError, OrdersError, StoreError
+from .errors import DuplicateSubscriber, FollowerError, OrdersError, StoreError, WiringError
 from .messaging.bus import MessageBus
 from .messaging.message import Event
 from .messaging.subscriptions import Subscriber, log_failure
@@ -179,8 +179,11 @@ def bootstrap(
     settings = settings or Settings.from_environment()
     if "notifier" not in dependencies:
         dependencies["notifier"] = open_notifier(settings.notify)
-    modules = plugin_modules.load(settings.plugins if plugins is None else plugins)
+    names = settings.plugins if plugins is None else plugins
+    modules = plugin_modules.load([names] if isinstance(names, str) else names)
     run: Run = run_subscriber
+    if data is not None and store is not None:
+        raise WiringError(f"{data} and {store.location} are two stores", "give one of them")
     if store is None:
         store, run = _open(str(data or settings.data), settings, on_warning)
     app = App(store, on_failure, on_warning, run, is_strict=strict)

@@ -140,7 +140,10 @@ class Deliveries:
             AlreadySettled: the log says so after that.
             StoreError: it could not be recorded.
         """
-        self._attempt(subscriber, event, Delivery(event.id, subscriber.name), TRIES, seen)
+        tries = 1 if self._is_strict else TRIES
+        error = self._attempt(subscriber, event, Delivery(event.id, subscriber.name), tries, seen)
+        if error is not None and self._is_strict:
+            raise error
 
     def _run_unrecorded(self, subscriber: Subscriber, event: Event) -> BaseException | None:
         try:

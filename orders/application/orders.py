@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..domain.order import Order, OrderState
-from ..errors import AmbiguousOrder, OrderNotFound, WiringError
+from ..errors import AmbiguousOrder, OrderNotFound, WiringError, WrongPayload
 from .store import EVERY_ORDER, Filter, Store
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Orders:
         Raises:
             OrderNotFound: there is none.
         """
-        if (state := self._store.order(order_id)) is None:
+        if (state := self._store.order(_text(order_id))) is None:
             raise OrderNotFound(order_id)
         return Order(state)
 
@@ -51,7 +51,7 @@ class Orders:
             OrderNotFound: none does.
             AmbiguousOrder: several do.
         """
-        found = self._store.ids(prefix=prefix) if prefix else {}
+        found = self._store.ids(prefix=_text(prefix)) if prefix else {}
         if prefix in found:
             return prefix
         if len(found) > 1:
@@ -62,6 +62,12 @@ class Orders:
 
     def __contains__(self, order_id: object) -> bool:
         return isinstance(order_id, str) and self._store.order(order_id) is not None
+
+
+def _text(order_id: object) -> str:
+    if not isinstance(order_id, str):
+        raise WrongPayload(f"{order_id!r} is no id of an order", "ids are text")
+    return order_id
 
 
 class UnitOrders:
@@ -86,7 +92,7 @@ class UnitOrders:
         Raises:
             OrderNotFound: there is none.
         """
-        if (order := self._unit.orders.get(order_id)) is None:
+        if (order := self._unit.orders.get(_text(order_id))) is None:
             order = Orders(self._store).get(order_id)
             self.add(order)
         return order

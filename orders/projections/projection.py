@@ -28,7 +28,7 @@ class Projection(ABC):
 
     name: ClassVar[str]
     follow: ClassVar[tuple[Target, ...]]
-    columns: ClassVar[Mapping[str, tuple[str, str]]]
+    columns: ClassVar[Mapping[str, tuple[str, str]]] = {}
 
     def __init__(self) -> None:
         self.tables: dict[str, dict[str, Any]] = {}

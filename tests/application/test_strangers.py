@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from orders import OrderCreated, PlaceOrder, WiringError
+from orders import OrderCreated, PlaceOrder, Policy, WiringError
 from orders import bootstrap as wire
 from orders.errors import Conflict, NotStored
 from orders.messaging.bus import MessageBus
@@ -188,3 +188,35 @@ def test_strict_applications_raise_what_a_subscriber_raises():
         app.bus.subscribe(OrderCreated, broken, name="broken")
         with pytest.raises(LookupError, match="no such shelf"):
             app.bus.send(PlaceOrder(("rope",)))
+
+
+def test_a_strict_application_raises_what_a_reaction_raises():
+    class Grumpy(Policy):
+        name = "grumpy"
+        follow = (OrderCreated,)
+
+        def apply(self, event):
+            pass
+
+        def react(self, event):
+            raise LookupError("no such shelf")
+
+    with wire(":memory:", strict=True) as app:
+        app.follow(Grumpy)
+        app.bus.send(PlaceOrder(("rope",)))
+        (error,) = app.react()
+        assert isinstance(error.__cause__, LookupError)
+
+
+@pytest.mark.parametrize("order_id", [["x"], 5, b"x"])
+def test_what_is_no_id_is_refused_by_name(app, order_id):
+    for look_up in (app.orders.get, app.orders.resolve):
+        with pytest.raises(WiringError, match="is no id of an order"):
+            look_up(order_id)
+    with app.uow() as uow, pytest.raises(WiringError, match="is no id of an order"):
+        uow.orders.get(order_id)
+
+
+def test_two_stores_for_one_application_are_refused(app):
+    with pytest.raises(WiringError, match="two stores"):
+        wire("data", store=app.store)

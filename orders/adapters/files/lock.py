@@ -113,6 +113,8 @@ class FileLock:
 
     def _wait(self, deadline: float) -> None:
         """Wait in the kernel's queue, in a thread: a blocking call cannot be given a timeout."""
+        if time.monotonic() >= deadline:
+            raise StoreBusy(self.path, self.timeout, self._holder())
         descriptor = self._open(reading=False)
         if descriptor is None:
             raise RuntimeError("a file that is locked can be opened")
