@@ -237,8 +237,12 @@ class Deliveries:
             except BaseException as error:  # noqa: BLE001 - subscribers are strangers
                 failure, outcome = error, _outcome(delivery, attempt, start, error, failures)
                 failures += (Failure(outcome.seconds, outcome.error or ""),)
-                if has_run and isinstance(error, StoreError):  # to run it again would not help
-                    break
+                if has_run and isinstance(error, StoreError):  # the next command makes it again
+                    self._store.release()
+                    self.bus.report(subscriber, event, error)
+                    if seen is not None:
+                        raise
+                    return error
             else:
                 return None
         return self._fail(subscriber, event, failure, outcome, seen)
