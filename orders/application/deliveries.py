@@ -234,7 +234,7 @@ class Deliveries:
                 if seen is not None:
                     raise
                 return None
-            except BaseException as error:  # noqa: BLE001 - subscribers are strangers
+            except BaseException as error:
                 failure, outcome = error, _outcome(delivery, attempt, start, error, failures)
                 failures += (Failure(outcome.seconds, outcome.error or ""),)
                 if has_run and isinstance(error, StoreError):  # the next command makes it again
