@@ -290,6 +290,7 @@ class NotStored(StoreError):
     """The commit was not stored; or, where the engine cannot tell, perhaps it was."""
 
     def __init__(self, location: Path | str, reason: str, *, is_certain: bool = True) -> None:
+        self.is_certain = is_certain
         stored, hint = "nothing was stored", "make room or repair the disk, then repeat the command"
         if not is_certain:
             stored, hint = (

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from orders.adapters.files.disk import Disk
+from orders.adapters.files.line import encode_messages
 from orders.adapters.files.lock import FileLock
 from orders.adapters.files.log import EventLog
 from orders.application.store import Change, Commit
@@ -144,9 +145,12 @@ def opening_logs(data):
         yield open_log
 
 
-def append(log, *messages, **options):
+def append(log, *messages, deliveries=(), sync=True, **options):
     with log.writing():
-        return log.append(messages, **options)
+        entry = log.append(encode_messages(messages), tuple(deliveries), **options)
+    if sync:
+        log.confirm(entry)
+    return entry
 
 
 def lines_of(log):

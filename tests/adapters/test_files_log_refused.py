@@ -22,7 +22,14 @@ from orders.adapters.files.line import Position, decode_frame
 from orders.adapters.files.lock import FileLock
 from orders.adapters.files.log import EventLog
 from orders.application.store import Delivery
-from orders.errors import NotStored, NotWritten, StoreBusy, StoreError, StoreUnavailable
+from orders.errors import (
+    ForeignFile,
+    NotStored,
+    NotWritten,
+    StoreBusy,
+    StoreError,
+    StoreUnavailable,
+)
 
 
 @pytest.fixture
@@ -56,7 +63,7 @@ def test_an_append_is_on_the_disk_before_it_returns_unless_it_may_wait(open_log)
     assert disk.calls == written
     append(log, OrderShipped(order_id="2"), sync=False)
     assert disk.calls == [*written, written[0]]
-    log.sync()
+    log.make_durable(log.position())
     assert disk.calls == written * 2
 
 
@@ -181,21 +188,15 @@ def test_what_the_disk_refuses_is_not_stored_and_the_next_append_works(
     assert order_ids(open_log()) == ["1", "3"]
 
 
-@pytest.mark.parametrize("call", ["write", "sync"])
-def test_an_append_that_is_interrupted_leaves_nothing(open_log, path, call):
+def test_an_append_that_is_interrupted_leaves_nothing(open_log, path):
     class Interrupted(Disk):
         is_due = False
 
         def write(self, descriptor, data):
             written = super().write(descriptor, data)
-            if self.is_due and call == "write":
+            if self.is_due:
                 raise KeyboardInterrupt
             return written
-
-        def sync(self, descriptor):
-            if self.is_due and call == "sync":
-                raise KeyboardInterrupt
-            super().sync(descriptor)
 
     log = open_log(disk := Interrupted())
     append(log, OrderShipped(order_id="1"))
@@ -206,6 +207,75 @@ def test_an_append_that_is_interrupted_leaves_nothing(open_log, path, call):
     assert path.read_bytes() == before
     disk.is_due = False
     assert append(log, OrderShipped(order_id="3")).line.seq == 2
+
+
+# While a line is synced
+
+
+class Between(Disk):
+    """Does something between an append and its sync, once."""
+
+    def __init__(self, act):
+        self.act, self.is_due = act, False
+
+    def sync(self, descriptor):
+        if self.is_due:
+            self.is_due = False
+            self.act()
+        super().sync(descriptor)
+
+
+def test_others_append_and_sync_while_a_line_is_synced(open_log):
+    log = open_log(disk := Between(lambda: append(open_log(), OrderShipped(order_id="2"))))
+    append(log, OrderShipped(order_id="0"))
+    disk.is_due = True
+    assert append(log, OrderShipped(order_id="1")).line.seq == 2
+    assert append(log, OrderShipped(order_id="3")).line.seq == 4
+    assert order_ids(open_log()) == ["0", "1", "2", "3"]
+
+
+def test_an_interrupted_sync_leaves_the_whole_line_to_be_found(open_log):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    log = open_log(disk := Between(interrupt))
+    append(log, OrderShipped(order_id="0"))
+    disk.is_due = True
+    with pytest.raises(KeyboardInterrupt):
+        append(log, OrderShipped(order_id="1"))
+    assert order_ids(log) == order_ids(open_log()) == ["0", "1"]
+
+
+def test_a_line_whose_sync_has_failed_stays_if_others_have_appended_behind_it(open_log):
+    def fail():
+        append(open_log(), OrderShipped(order_id="2"))
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    log = open_log(disk := Between(fail))
+    append(log, OrderShipped(order_id="0"))
+    disk.is_due = True
+    with pytest.raises(NotStored, match="input/output error; it may be stored all the same"):
+        append(log, OrderShipped(order_id="1"))
+    append(log, OrderShipped(order_id="3"))
+    assert order_ids(open_log()) == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("in_its_place", [(), ("another",), ("of the size",), ("short",)])
+def test_who_has_seen_a_line_that_was_taken_back_notices_it(open_log, in_its_place):
+    def fail():
+        other.position()
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    log, other = open_log(disk := Between(fail)), open_log()
+    append(log, OrderShipped(order_id="before"))
+    append(other, OrderShipped(order_id="before"))
+    disk.is_due = True
+    with pytest.raises(NotStored, match="nothing was stored"):
+        append(log, OrderShipped(order_id="taken back!"))
+    for text in (*in_its_place, *in_its_place):
+        append(log, OrderShipped(order_id=text))
+    with pytest.raises(ForeignFile, match="was cut while in use"):
+        append(other, OrderShipped(order_id="after"))
 
 
 def test_a_part_that_cannot_be_cut_off_again_is_ignored_and_cut_off_later(open_log, path):
@@ -229,7 +299,7 @@ def test_a_sync_that_fails_is_an_error_and_takes_nothing_back(open_log):
     append(log, OrderShipped(order_id="2"), sync=False)
     disk.refused = {"sync": errno.EIO}
     with pytest.raises(NotStored):
-        log.sync()
+        log.make_durable(log.position())
     disk.refused = {}
     append(log, OrderShipped(order_id="3"))
     assert order_ids(open_log()) == ["1", "2", "3"]

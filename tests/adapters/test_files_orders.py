@@ -22,7 +22,7 @@ from tinydb import TinyDB, where
 
 from orders import OrderCreated, OrderShipped
 from orders.adapters.files import orders as orders_module
-from orders.adapters.files.line import decode, encode
+from orders.adapters.files.line import decode, encode, encode_messages
 from orders.adapters.files.state import StateStorage
 from orders.adapters.files.store import FilesStore
 from orders.application.store import Commit, Filter, Snapshot
@@ -148,7 +148,7 @@ def test_a_history_that_no_order_can_have_is_reported_by_line(open_store):
     with open_store() as store:
         place(store)
         with store.log.writing():
-            store.log.append([OrderShipped(order_id="2")])
+            store.log.append(encode_messages([OrderShipped(order_id="2")]))
         with pytest.raises(LogDamaged, match=r"events.jsonl:2: order 2 cannot be shipped"):
             store.orders()
 

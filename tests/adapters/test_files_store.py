@@ -1,10 +1,17 @@
 """The files engine as a directory: what it makes there, and when."""
 
+import errno
+import os
+
 import pytest
+from conftest import Sales
 from store_files import place
 
+from orders import PlaceOrder, bootstrap
+from orders.adapters.files.disk import Disk
 from orders.adapters.files.store import FilesStore
 from orders.application.store import START, Commit, Filter, Snapshot
+from orders.errors import NotStored
 
 
 @pytest.mark.parametrize("exists", [False, True], ids=["no directory", "an empty directory"])
@@ -52,3 +59,30 @@ def test_a_snapshot_of_another_log_and_a_damaged_one_say_so_and_are_left_alone(d
         assert path.read_bytes() == content
     for store in stores:
         store.close()
+
+
+def test_an_order_that_is_in_doubt_is_left_to_others_to_deliver(data):
+    """Its sync has failed, another process having appended behind it."""
+
+    class FailingOnce(Disk):
+        is_due = False
+
+        def sync(self, descriptor):
+            if self.is_due:
+                self.is_due = False
+                place(FilesStore(data))
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            super().sync(descriptor)
+
+    disk = FailingOnce()
+    with bootstrap(store=FilesStore(data, disk=disk), notifier=Sales()) as app:
+        app.bus.send(PlaceOrder(items=("rope",)))
+        disk.is_due = True
+        with pytest.raises(NotStored, match="it may be stored all the same"):
+            app.bus.send(PlaceOrder(items=("lamp",)))
+        (found,) = app.store.pending()
+        assert found.is_abandoned
+    with bootstrap(data, notifier=(sales := Sales())) as app:
+        app.deliveries.recover()
+        assert [order.items for order in app.orders.list()][1] == ("lamp",)
+        assert sales.order_ids == [app.orders.list()[1].id]

@@ -3,7 +3,7 @@
 import copy
 import os
 import random
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from orders import CancelOrder, OrderCreated, OrdersError, PlaceOrder, ShipOrder
 from orders.adapters.files.disk import Disk
 from orders.adapters.files.store import FilesStore
 from orders.application.store import Commit, Delivery
+from orders.errors import StoreBusy
 from orders.tools.doctor import examine, repair
 
 SECTOR = 512
@@ -100,6 +101,7 @@ class ForgetfulDisk(Disk):
         self.files = {}  # descriptor -> number of the file it is open on
         self.numbers = {}  # path -> number of the file now there
         self.kill_in = None  # calls after which the process dies
+        self.meanwhile = None  # what another process does before the next sync
 
     def open(self, path, flags):
         self._live()
@@ -123,6 +125,9 @@ class ForgetfulDisk(Disk):
 
     def sync(self, descriptor):
         self._live()
+        if self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            meanwhile()
         super().sync(descriptor)
         self.journal.append(("sync", self.files[descriptor]))
 
@@ -220,6 +225,15 @@ def live(data, disk, choose, steps=40):
     """Do what users do, in processes that come, go and are killed; return what was sent."""
     sent = {}  # items -> whatever was sent
     number = 0
+
+    def place_another():
+        """Append behind the line that is being synced, if it is one and the lock is free."""
+        items = (f"meanwhile {number}", "y" * choose.randint(1, 400))
+        sent[items] = None
+        store = FilesStore(data, disk=disk, lock_timeout=0)
+        with suppress(StoreBusy), bootstrap(store=store, notifier=Sales()) as another:
+            disk.note((another.bus.send(PlaceOrder(items=items)), items, "placed"))
+
     while number < steps:
         with process(data, disk) as app:
             if choose.random() < 0.8:
@@ -228,6 +242,8 @@ def live(data, disk, choose, steps=40):
                 number += 1
                 if choose.random() < 0.2:
                     disk.kill_in = choose.randint(0, 12)
+                elif choose.random() < 0.3:
+                    disk.meanwhile = place_another
                 _step(app, disk, choose, number, sent)
     return sent
 
@@ -248,7 +264,8 @@ def _step(app, disk, choose, number, sent):
     elif act < 0.95:
         app.store.checkpoint()
     else:
-        assert not app.react(at_any_cost=True)
+        for error in app.react(at_any_cost=True):
+            raise error.__cause__ or error
 
 
 def examine_after(store, promises, sent):
@@ -392,6 +409,31 @@ def test_an_order_that_a_killed_process_wrote_unsynced_is_synced_before_its_key_
     assert b'"lamp"' in disk.journal[-1][-1]  # written, not synced
     with process(data, disk) as app:
         disk.note((app.bus.send(PlaceOrder(items=("lamp",), key="k")), ("lamp",), "placed"))
+        promises = worst(disk.journal, data, tmp_path / "after")
+    examine_after(tmp_path / "after", promises, {("rope",), ("lamp",)})
+
+
+def test_an_order_that_a_killed_process_wrote_unsynced_is_synced_before_its_notice_is_given(
+    data, tmp_path, monkeypatch
+):
+    def die(_descriptor):
+        disk.kill_in = -1  # nor does it do anything else
+        raise Killed
+
+    class Noting(Sales):
+        def notify(self, notice):
+            super().notify(notice)
+            disk.note((notice.order_id, notice.items, "placed"))
+
+    disk = ForgetfulDisk()
+    with process(data, disk) as app:
+        app.bus.send(PlaceOrder(items=("rope",)))
+    with monkeypatch.context() as patch, process(data, disk) as app:
+        patch.setattr(disk, "sync", die)
+        app.bus.send(PlaceOrder(items=("lamp",)))
+    with bootstrap(store=FilesStore(data, disk=disk), notifier=(sales := Noting())) as app:
+        app.deliveries.recover()
+        assert [notice.items for notice in sales.notices] == [("lamp",)]
         promises = worst(disk.journal, data, tmp_path / "after")
     examine_after(tmp_path / "after", promises, {("rope",), ("lamp",)})
 

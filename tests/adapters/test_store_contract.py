@@ -180,9 +180,19 @@ def test_a_commit_of_nothing_stores_nothing(store):
 def test_commits_are_counted(store):
     place(store)
     order = place(store)
-    with pytest.raises(Conflict):
+    with pytest.raises((Conflict, WrongPayload)):  # whichever the engine sees first
         store.commit(Commit(changes=(Change(order.state, 0),), messages=(UNREADABLE,)))
     assert store.commits == 2
+
+
+def test_what_came_of_a_delivery_that_another_has_settled_meanwhile_is_refused(store, another):
+    delivery = notified(store)
+    store.release()
+    attempt = again(delivery)
+    assert another.claim(delivery, attempt)
+    another.commit(Commit(outcomes=(outcome(attempt),)))
+    with pytest.raises(AlreadySettled):
+        store.commit(Commit(outcomes=(outcome(delivery),)))
 
 
 @pytest.mark.parametrize("reason", ["conflict", "key", "outcome", "reaction", "message"])

@@ -44,7 +44,7 @@ def check_deliveries(commit: Commit, log: EventLog) -> None:
         AlreadySettled: an outcome is not pending any more, or a reaction was recorded.
     """
     for outcome in commit.outcomes:
-        if log.ledger.find(outcome.key) is None:
+        if not log.is_pending(outcome.key):
             raise AlreadySettled(*outcome.key)
     for reaction in commit.reactions:
         wanted = containing(Match(subscriber=reaction.subscriber))

@@ -20,14 +20,17 @@ the event whose delivery another process takes over, or tries again. `crc` is th
 bytes before it. What is empty or zero is left out.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar, Union
 from zlib import crc32
 
 import msgspec
+from msgspec.structs import replace
 
 from ...application.store import Delivery
 from ...domain.order import OrderState
+from ...errors import WrongPayload
 from ...messaging.message import Message, decode_message, message_classes
 
 FORMAT = 1
@@ -74,6 +77,15 @@ class Frame(msgspec.Struct, frozen=True):
         return max(self.settled, self.synced)
 
 
+class Summary(Frame, frozen=True):
+    """What a line says of deliveries, too: all that whoever appends has to know of it."""
+
+    deliveries: tuple[Delivery, ...] = ()
+    owner: str | None = None
+    outstanding: tuple[Outstanding, ...] = ()
+    claimed: Position | None = None
+
+
 class Line(msgspec.Struct, Generic[M], frozen=True, omit_defaults=True):
     """A line of the log without its checksum."""
 
@@ -90,6 +102,16 @@ class Line(msgspec.Struct, Generic[M], frozen=True, omit_defaults=True):
     claimed: Position | None = None
 
 
+class Encoded(NamedTuple):
+    """Messages and their JSON, from which they can be read back."""
+
+    messages: tuple[Message, ...] = ()
+    json: msgspec.Raw | None = None
+
+
+NOTHING = Encoded()
+
+
 class UnreadableLineError(ValueError):
     """A line is as it was written, but this program cannot read it."""
 
@@ -97,14 +119,46 @@ class UnreadableLineError(ValueError):
 _CRC = b',"crc":"%08x"}'
 _CRC_LENGTH = len(_CRC % 0)
 _encoder = msgspec.json.Encoder()
-_decoders: dict[int, msgspec.json.Decoder[Line[Message]]] = {}
+_decoders: dict[int, "_Decoders"] = {}
 _raw_decoder: msgspec.json.Decoder[Line[Any]] = msgspec.json.Decoder(Line[msgspec.Raw])
+_raw_messages_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 _frame_decoder = msgspec.json.Decoder(Frame)
+_summary_decoder = msgspec.json.Decoder(Summary)
 
 
-def encode(line: Line[Message]) -> bytes:
-    """Return the line with its checksum, without a line feed."""
-    content = _encoder.encode(line)[:-1]
+def encode_messages(messages: Iterable[Message]) -> Encoded:
+    """Encode messages for a line, before its number is known; see that they can be read back.
+
+    Raises:
+        WrongPayload: they cannot.
+    """
+    values = tuple(messages)
+    try:
+        json = _encoder.encode(values)
+        try:
+            _decoders_of_known().messages.decode(json)
+        except msgspec.ValidationError:  # perhaps only of a class that is not defined here
+            for message in _raw_messages_decoder.decode(json):
+                decode_message(bytes(message))
+    except (ValueError, TypeError) as error:  # msgspec's are ValueErrors
+        raise WrongPayload(f"a message cannot be stored: {error}") from error
+    return Encoded(values, msgspec.Raw(json) if values else None)
+
+
+def encode(line: Line[Message], messages: msgspec.Raw | None = None) -> bytes:
+    """Return the line with its checksum, without a line feed.
+
+    Args:
+        line: what to encode.
+        messages: its messages, if they were encoded before.
+
+    Raises:
+        WrongPayload: a text has characters that no JSON can have.
+    """
+    try:
+        content = _encoder.encode(replace(line, messages=messages) if messages else line)[:-1]
+    except ValueError as error:
+        raise WrongPayload(f"a delivery cannot be stored: {error}") from error
     return content + _CRC % crc32(content)
 
 
@@ -135,19 +189,19 @@ def decode(raw: bytes) -> Line[Message]:
     """
     content = _content(raw)
     try:
-        return _decoder().decode(content)
+        return _decoders_of_known().line.decode(content)
     except msgspec.ValidationError:  # perhaps only of a class that is not defined here
         return _decode_one_by_one(content)
 
 
-def decode_all_but_messages(raw: bytes) -> Line[Message]:
-    """Check and decode a line as if it had no messages, which takes most of the time.
+def decode_summary(raw: bytes) -> Summary:
+    """Check a line and decode what it says of deliveries, which takes a fraction of the time.
 
     Raises:
         UnreadableLineError: a newer version wrote it.
         ValueError: the line is not what was written.
     """
-    return msgspec.structs.replace(_raw_decoder.decode(_content(raw)), messages=())
+    return _summary_decoder.decode(_content(raw))
 
 
 def _content(raw: bytes) -> bytes:
@@ -187,12 +241,20 @@ def is_torn(raw: bytes, seq: int) -> bool:
     return raw[: len(begins)] == begins[: len(raw)] and not is_whole
 
 
-def _decoder() -> msgspec.json.Decoder[Line[Message]]:
+class _Decoders(NamedTuple):
+    line: msgspec.json.Decoder[Line[Message]]
+    messages: msgspec.json.Decoder[tuple[Message, ...]]
+
+
+def _decoders_of_known() -> _Decoders:
+    """Return decoders for all classes of messages that are defined by now."""
     kinds = message_classes()
-    if (decoder := _decoders.get(len(kinds))) is None:
+    if (decoders := _decoders.get(len(kinds))) is None:
         union: Any = Union[tuple(kinds.values())]  # noqa: UP007 - of as many classes as there are
-        decoder = _decoders[len(kinds)] = msgspec.json.Decoder(Line[union])
-    return decoder
+        decoders = _decoders[len(kinds)] = _Decoders(
+            msgspec.json.Decoder(Line[union]), msgspec.json.Decoder(tuple[union, ...])
+        )
+    return decoders
 
 
 def _decode_one_by_one(content: bytes) -> Line[Message]:

@@ -1,8 +1,10 @@
 """The event log, `events.jsonl`: what happened, append-only. The truth of the store.
 
-A commit is one line (see `line.py`), appended and synced under a lock. A write cut short by a
-crash leaves a last line without its end; the next writer cuts it off and keeps a copy. Anything
-else that is not as written is an error that names the line.
+A commit is one line (see `line.py`), appended under a lock and synced after it: while the disk is
+at it others append behind it, and one sync serves them all. Until then nobody was told that the
+line is stored; who reads it before adds to it, if anything, lines whose sync is its sync, too. A
+write cut short by a crash leaves a last line without its end; the next writer cuts it off and
+keeps a copy. Anything else that is not as written is an error that names the line.
 """
 
 import os
@@ -13,18 +15,19 @@ from pathlib import Path
 
 from ...application.store import Delivery
 from ...domain.order import OrderState
-from ...errors import ForeignFile, NotStored, WrongPayload
-from ...messaging.message import Message, now
+from ...errors import ForeignFile, NotStored, StoreError, WrongPayload
+from ...messaging.message import now
 from . import line as codec
 from .disk import Disk, available, copy_path, reason, regular_status
-from .ledger import Ledger
-from .line import BEGINNING, FORMAT, Line, Outstanding, Position
+from .ledger import Key, Ledger
+from .line import BEGINNING, FORMAT, NOTHING, Encoded, Line, Outstanding, Position, Summary
 from .lock import FileLock
-from .reader import Entry, LogReader, Wanted
+from .reader import Entry, Found, LogReader, Wanted
 
 UNSYNCED = 1 << 15  # bytes that may wait for a sync; a newcomer has to read them
 UNLISTED = 1 << 16  # bytes after which a line lists what is pending, or a newcomer reads them
 LISTED = 256  # bytes, about, of one delivery in such a list
+TAIL = 11  # bytes at a line's end that tell it from others: its checksum
 
 
 class EventLog:
@@ -37,7 +40,6 @@ class EventLog:
         vouched: returns the byte before which other files prove that all was on the disk.
 
     Attributes:
-        ledger: the deliveries that are pending, up to date inside `writing()`.
         kept: where the copy is of what was cut off last.
         threads: held by the thread of this process that reads or appends.
     """
@@ -46,7 +48,6 @@ class EventLog:
         self, path: Path, lock: FileLock, disk: Disk, vouched: Callable[[], int] = lambda: 0
     ) -> None:
         self.path = path
-        self.ledger = Ledger()
         self.kept: Path | None = None
         self.threads = lock.threads
         self._lock = lock
@@ -54,9 +55,13 @@ class EventLog:
         self._reader = LogReader(path, disk, lambda: max(self._synced, vouched()))
         self._descriptor: int | None = None
         self._file: tuple[int, int] | None = None  # device and inode, once seen
-        self._end: Position | None = None  # how far this process knows the log
-        self._synced = 0  # bytes of it that are known to be on the disk
-        self._listed = 0  # the byte where the last line begins that lists what was pending
+        self._end: Position | None = None  # where the log ended when last looked at
+        self._tail = b""  # of the line there
+        self._synced = 0  # bytes that are known to be on the disk
+        self._settled = 0  # from this byte on a newcomer reads
+        self._ledger = Ledger()
+        self._learned = BEGINNING  # up to where the ledger knows the log
+        self._own: dict[Key, int] = {}  # the byte behind our line that made a delivery pending
 
     # Reading
 
@@ -92,7 +97,7 @@ class EventLog:
             end = min(end, until.offset)
         if end > after.offset:
             with self._opened() as descriptor:
-                yield from self._reader.entries(descriptor, after, end, wanted)
+                yield from self._reader.entries(descriptor, after, end, codec.decode, wanted)
 
     def at(self, positions: Iterable[Position]) -> Iterator[Entry]:
         """Yield the lines that begin at these positions, where some do."""
@@ -110,21 +115,43 @@ class EventLog:
             return self._disk.read(descriptor, end - offset, offset)
 
     def latest(self, since: datetime) -> bytes:
-        """Return the end of the log as it stands, with all lines of that time or later."""
-        if not (end := self.end()):
-            return b""
-        with self._opened() as descriptor:
-            return self._reader.latest(descriptor, end, since)
+        """Return, inside `writing()`, the log's end with all lines of that time or later."""
+        descriptor, end = self._for_writing()
+        return self._reader.latest(descriptor, end.offset, since)
 
     def position(self) -> Position:
-        """Return where the last whole line ends, having learned what is pending there."""
+        """Return where the last whole line ends."""
         with self.threads:
             if (end := self.end()) == 0:
                 return BEGINNING
             if self._end is not None and self._end.offset == end:
                 return self._end
             with self._opened() as descriptor:
-                return self._learn_up_to(descriptor, end)
+                return self._find_end(descriptor, end)
+
+    def ledger(self) -> Ledger:
+        """Return the deliveries that are pending where the log ended when last looked at."""
+        with self.threads:
+            if self._end is not None and self._learned != self._end:
+                with self._opened() as descriptor:
+                    if self._learned.offset < self._settled:
+                        self._begin(descriptor, self._end.offset)
+                    for found in self._summaries(descriptor, self._learned, self._end.offset):
+                        self._learn(found)
+            return self._ledger
+
+    def is_pending(self, key: Key) -> bool:
+        """Return, inside `writing()`, whether a delivery is pending.
+
+        One that this process has set out to make is, unless others have mentioned it since.
+        """
+        descriptor, end = self._for_writing()
+        if (offset := self._own.get(key)) is not None:
+            with available(self.path):
+                since = self._disk.read(descriptor, end.offset - offset, offset)
+            if codec.as_written(key[0]) not in since:
+                return True
+        return self.ledger().find(key) is not None
 
     def size(self) -> int:
         """Return the file's size in bytes at this moment, an append perhaps being under way."""
@@ -169,35 +196,32 @@ class EventLog:
 
     def append(
         self,
-        messages: Iterable[Message] = (),
-        deliveries: Iterable[Delivery] = (),
+        content: Encoded = NOTHING,
+        deliveries: tuple[Delivery, ...] = (),
         *,
         owner: str | None = None,
         states: tuple[OrderState, ...] = (),
         claimed: Position | None = None,
-        sync: bool = True,
     ) -> Entry:
-        """Append one commit, inside `writing()`; with `sync` it is on the disk on return.
+        """Append one commit, inside `writing()`; it is not on the disk yet, see `confirm`.
 
         Raises:
             NotStored: the disk refuses; the log is as it was.
-            WrongPayload: a message could not be read back, so it is not written.
+            WrongPayload: it is no valid text.
         """
-        start, descriptor = self._end, self._descriptor
-        if start is None or descriptor is None or not self._lock.is_held:
-            raise RuntimeError("append() belongs inside writing()")
-        settled, outstanding = self._settled(start)
+        descriptor, start = self._for_writing()
+        settled, outstanding = self._newcomers(start)
         try:
             if outstanding or start.offset - self._synced > UNSYNCED:
                 self._disk.sync(descriptor)
                 self._synced = start.offset
-                settled = settled if outstanding else self._settled(start)[0]
+                settled = settled if outstanding else self._newcomers(start)[0]
             line = Line(
                 FORMAT,
                 start.seq + 1,
                 now(),
-                tuple(messages),
-                tuple(deliveries),
+                content.messages,
+                deliveries,
                 owner,
                 settled,
                 self._synced if self._synced > settled else 0,
@@ -205,39 +229,36 @@ class EventLog:
                 states,
                 claimed,
             )
-            raw = _encoded(line)
+            raw = codec.encode(line, content.json)
             self._disk.write_all(descriptor, raw + b"\n")
-            if sync:
-                self._disk.sync(descriptor)
         except WrongPayload:
             raise
-        except (
-            BaseException
-        ) as error:  # a Ctrl-C too must not leave half a line, or an unsynced one
+        except BaseException as error:  # Ctrl-C too must not leave half a line
             is_cut = self._give_up(start.offset)
             if isinstance(error, OSError):
                 raise NotStored(self.path, reason(error), is_certain=is_cut) from error
             raise
         entry = Entry(line, start, Position(start.offset + len(raw) + 1, line.seq), raw)
-        self._synced = entry.end.offset if sync else self._synced
         self._learn(entry)
+        for delivery in deliveries:
+            if delivery.status == "pending":
+                self._own[delivery.key] = entry.end.offset
+            else:
+                self._own.pop(delivery.key, None)
         return entry
 
-    def sync(self) -> None:
-        """Make all that was appended durable.
+    def confirm(self, entry: Entry) -> None:
+        """Make a line that this thread has just appended durable, or take it back.
 
         Raises:
-            NotStored: the disk refuses.
+            NotStored: the disk refuses. Where others have appended behind the line it stays;
+                the system tells them, too, when they sync.
         """
-        with self.writing():
-            if self._descriptor is None or self._end is None:
-                raise RuntimeError("writing() opens the log")
-            try:
-                self._disk.sync(self._descriptor)
-            except OSError as error:
-                self._give_up(None)
-                raise NotStored(self.path, reason(error)) from error
-            self._synced = self._end.offset
+        try:
+            self._sync(entry.end)
+        except OSError as error:
+            is_cut = self._take_back(entry)
+            raise NotStored(self.path, reason(error), is_certain=is_cut) from error
 
     def make_durable(self, position: Position) -> None:
         """Make durable what stands before `position`, unless it is known to be.
@@ -245,8 +266,10 @@ class EventLog:
         Raises:
             NotStored: the disk refuses.
         """
-        if self._synced < position.offset:
-            self.sync()
+        try:
+            self._sync(position)
+        except OSError as error:
+            raise NotStored(self.path, reason(error), is_certain=False) from error
 
     def close(self) -> None:
         """Give the files back."""
@@ -255,12 +278,24 @@ class EventLog:
             self._descriptor = None
         self._end = None
 
-    def _settled(self, start: Position) -> tuple[int, tuple[Outstanding, ...]]:
-        """Return from where a newcomer reads, and, if that is far, what is to be listed here."""
-        settled = max(self.ledger.settled_before(self._synced), self._listed)
-        if self.ledger and start.offset - settled > max(UNLISTED, 4 * LISTED * len(self.ledger)):
-            return start.offset, self.ledger.outstanding()
-        return settled, ()
+    def _for_writing(self) -> tuple[int, Position]:
+        """Return the open file and the log's end, which `writing()` has found."""
+        if self._descriptor is None or self._end is None or not self._lock.is_held:
+            raise RuntimeError("this belongs inside writing()")
+        return self._descriptor, self._end
+
+    def _newcomers(self, start: Position) -> tuple[int, tuple[Outstanding, ...]]:
+        """Return from where a newcomer reads, and, if that is far, what is to be listed here.
+
+        Who shares the log with others leaves it to the one whose line comes next to a limit to
+        learn what all of them have pending.
+        """
+        if self._learned == start or start.offset - self._settled > UNLISTED // 2:
+            ledger = self.ledger()
+            settled = self._settled = max(self._settled, ledger.settled_before(self._synced))
+            if ledger and start.offset - settled > max(UNLISTED, 4 * LISTED * len(ledger)):
+                return start.offset, ledger.outstanding()
+        return self._settled, ()
 
     def _give_up(self, size: int | None) -> bool:
         """Cut off what a failed append left, and never trust this descriptor again."""
@@ -275,6 +310,27 @@ class EventLog:
         finally:
             os.close(descriptor)
         return True
+
+    def _sync(self, position: Position) -> None:
+        """Sync what stands before `position`; other processes may append and sync meanwhile."""
+        with self.threads:
+            if self._synced < position.offset:
+                descriptor, _ = self._open()
+                try:
+                    self._disk.sync(descriptor)
+                except OSError:
+                    self._give_up(None)
+                    raise
+                self._synced = max(self._synced, position.offset)
+
+    def _take_back(self, entry: Entry) -> bool:
+        """Cut off a line whose sync has failed; return whether that could be done."""
+        try:
+            with self._lock.held():
+                _, size = self._open()
+                return size == entry.end.offset and self._give_up(entry.start.offset)
+        except StoreError:
+            return False
 
     def _open(self) -> tuple[int, int]:
         """Return the descriptor of the file, which is the one we know, and its size."""
@@ -317,11 +373,11 @@ class EventLog:
     def _before(self, position: Position) -> bytes:
         """Return the last bytes of the line that ends at `position`: `"1c291ca3"}`."""
         with self._opened() as descriptor, available(self.path):
-            return self._disk.read(descriptor, 11, max(0, position.offset - 12))
+            return self._disk.read(descriptor, TAIL, max(0, position.offset - TAIL - 1))
 
     def _catch_up(self, descriptor: int, size: int) -> Position:
-        """Learn the lines that others appended; cut off a torn one, having copied it."""
-        end = self._learn_up_to(descriptor, size)
+        """Find the end of what others appended; cut off a torn line, having copied it."""
+        end = self._find_end(descriptor, size)
         if end.offset < size:
             with available(self.path):
                 torn = self._disk.read(descriptor, size - end.offset, end.offset)
@@ -337,32 +393,36 @@ class EventLog:
             raise NotStored(self.path, reason(error)) from error
         return end
 
-    def _learn_up_to(self, descriptor: int, size: int) -> Position:
+    def _find_end(self, descriptor: int, size: int) -> Position:
+        """Find where the last whole line ends, of a log of this size."""
         if self._end is None:
-            self.ledger, self._listed, self._synced = Ledger(), 0, 0
-            self._end = self._reader.settled(descriptor, size)
-            self._synced = self._end.offset
+            self._begin(descriptor, size)
+            self._end, self._tail = self._learned, b""
+            self._synced = self._settled = self._learned.offset
         if size < self._end.offset - 1:  # the last line may lack its line feed
             raise ForeignFile(self.path, "was cut while in use")
-        decode = codec.decode_all_but_messages
-        for entry in self._reader.entries(descriptor, self._end, size, decode=decode):
-            self._learn(entry)
+        if size > self._end.offset:
+            last = self._tail and self._reader.last(descriptor, self._end, self._tail, size)
+            for found in [last] if last else self._summaries(descriptor, self._end, size):
+                self._learn(found)
         return self._end
 
-    def _learn(self, entry: Entry) -> None:
+    def _begin(self, descriptor: int, size: int) -> None:
+        """Begin to learn what is pending where a newcomer does."""
+        self._ledger, self._learned = Ledger(), self._reader.settled(descriptor, size)
+
+    def _summaries(self, descriptor: int, after: Position, end: int) -> Iterator[Found[Summary]]:
+        return self._reader.entries(descriptor, after, end, codec.decode_summary)
+
+    def _learn(self, found: Entry | Found[Summary]) -> None:
         """Take over what a line says; to do so twice, interrupted, makes no difference."""
-        line = entry.line
+        line = found.line
         if line.outstanding:
-            self.ledger, self._listed = Ledger(line.outstanding), entry.start.offset
-        self.ledger.apply(line.deliveries, line.owner, entry.start, line.claimed)
+            self._ledger, self._learned = Ledger(line.outstanding), found.start
+        if self._learned == found.start:  # or lines are missing that others have appended
+            self._ledger.apply(line.deliveries, line.owner, found.start, line.claimed)
+            self._learned = found.end
+        self._settled = max(self._settled, line.settled)
         self._synced = max(self._synced, line.settled, line.synced)
-        self._end = entry.end
-
-
-def _encoded(line: Line[Message]) -> bytes:
-    try:
-        raw = codec.encode(line)
-        codec.decode(raw)
-    except (ValueError, TypeError) as error:  # msgspec's are ValueErrors
-        raise WrongPayload(f"a message cannot be stored: {error}") from error
-    return raw
+        if self._end is None or found.end > self._end:
+            self._end, self._tail = found.end, found.raw[-TAIL:]

@@ -5,7 +5,6 @@ folded in, and now and then the result is written back. So a state file may be o
 damaged without any order being lost.
 """
 
-import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from itertools import islice
@@ -36,8 +35,6 @@ from .state import (
 )
 
 SMALL = 1 << 20  # bytes; below, every command brings the state file up to date
-
-_ORDER_ID = rb'"order_id":("(?:[^"\\]|\\.)*")'  # seldom needed, so not compiled here
 
 
 class Orders:
@@ -72,8 +69,6 @@ class Orders:
         self._line: str  # checksum of the last line folded in
         self._documents: Documents
         self._keys: Documents
-        self._mentioned: set[bytes] = set()  # ids of orders, as JSON, in lines not folded in
-        self._searched = 0  # the byte up to where these were looked for
         self._take_over(None, {})
 
     # Looking up
@@ -132,24 +127,15 @@ class Orders:
     def unknown(self, order_ids: Collection[str], since: datetime, end: Position) -> bool:
         """Return whether none of these orders, all made at or after that time, is stored by `end`.
 
-        Cheaper than `find`, which knows more if the answer is False. Lines that are not folded in
-        are searched for ids only. A large state is not even loaded: an order is made before it
-        is stored, so it can only stand in lines of its time or later.
+        Cheaper than `find`, which knows more if the answer is False: nothing is loaded or folded
+        in. An order is made before it is stored, so it can only stand in lines of its time or
+        later, which are searched for its id.
         """
         with self._log.threads:
             if self._is_loaded and not self._is_torn and self.position == end:
                 return self._documents.by("id").keys().isdisjoint(order_ids)
-            wanted = {msgspec.json.encode(order_id) for order_id in order_ids}
-            if not self._is_loaded and max(self._storage.size(), self._log.size()) >= SMALL:
-                return wanted.isdisjoint(re.findall(_ORDER_ID, self._log.latest(since)))
-            if not self._is_loaded or self._is_torn:
-                self._load()
-            self._searched = max(self._searched, self.position.offset)
-            rest = self._log.rest(self._searched)
-            self._searched += len(rest)
-            self._mentioned.update(re.findall(_ORDER_ID, rest))
-            stored = self._documents.by("id")
-            return wanted.isdisjoint(self._mentioned) and stored.keys().isdisjoint(order_ids)
+            latest = self._log.latest(since)
+            return not any(msgspec.json.encode(order_id) in latest for order_id in order_ids)
 
     # Folding
 
@@ -167,8 +153,6 @@ class Orders:
                 return
             for entry in self._log.read(self.position, until):
                 self._fold(entry)
-            if until is None:
-                self._mentioned.clear()
 
     def add(self, entry: Entry) -> None:
         """Fold in a line that this process has appended, without reading it back."""
@@ -208,8 +192,9 @@ class Orders:
             NotStored, NotWritten: the disk refuses; the file is as it was, no order is lost.
         """
         self.verify()
-        with self._log.threads, self._log.writing():
-            self._log.sync()  # the state must not know what a power cut could take from the log
+        self.refresh()  # which may take long, before the lock is held
+        with self._log.threads, self._log.writing() as end:
+            self._log.make_durable(end)  # or a power cut could leave less than the state knows
             self.refresh()
             if damage is None:
                 self._look_again()

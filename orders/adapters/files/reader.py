@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
-from ...errors import LogDamaged, UnreadableMessage
+from ...errors import ForeignFile, LogDamaged, UnreadableMessage
 from ...messaging.message import Message
 from . import line as codec
 from .disk import Disk, available
-from .line import BEGINNING, Line, Position
+from .line import BEGINNING, Frame, Line, Position
 
 LINE = 1 << 12  # bytes; most lines are shorter
 BLOCK = 1 << 16  # bytes read at first; then ever more, up to
@@ -24,16 +24,19 @@ BIG_BLOCK = 1 << 20
 SECTOR = 512  # bytes that a disk writes whole or not at all
 
 Wanted = Callable[[bytes], bool]  # whether a line, as it stands in the file, is to be decoded
-Decode = Callable[[bytes], Line[Message]]
+L = TypeVar("L", bound=Line[Message] | Frame)
 
 
-class Entry(NamedTuple):
-    """A line of the log and where it stands."""
+class Found(NamedTuple, Generic[L]):
+    """A line of the log, or what is wanted of it, and where it stands."""
 
-    line: Line[Message]
+    line: L
     start: Position
     end: Position
     raw: bytes
+
+
+Entry = Found[Line[Message]]
 
 
 class LogReader:
@@ -55,9 +58,9 @@ class LogReader:
         descriptor: int,
         after: Position,
         end: int,
+        decode: Callable[[bytes], L],
         wanted: Wanted | None = None,
-        decode: Decode = codec.decode,
-    ) -> Iterator[Entry]:
+    ) -> Iterator[Found[L]]:
         """Yield the lines between a position and byte `end`; stop at what a crash has left.
 
         Lines that are not wanted are checked all the same. A whole last line that only lacks
@@ -70,10 +73,9 @@ class LogReader:
         start = after
         for raw, is_ended in self._lines(descriptor, after.offset, end):
             position = Position(start.offset + len(raw) + 1, start.seq + 1)
-            entry = None
             try:
-                if wanted is None or wanted(raw):
-                    entry = _entry(raw, start, position, decode)
+                if is_wanted := wanted is None or wanted(raw):
+                    line = _numbered(decode(raw), position)
                 else:
                     codec.check(raw)
             except codec.UnreadableLineError as error:
@@ -84,8 +86,8 @@ class LogReader:
                 if is_unstored and self._vouched() <= start.offset:
                     return
                 raise LogDamaged(self.path, position.seq, str(error)) from error
-            if entry is not None:
-                yield entry
+            if is_wanted:
+                yield Found(line, start, position, raw)
             start = position
 
     def at(self, descriptor: int, position: Position, end: int) -> Entry | None:
@@ -93,9 +95,38 @@ class LogReader:
         raw, is_ended = next(self._lines(descriptor, position.offset, end, LINE), (b"", False))
         try:
             after = Position(position.offset + len(raw) + 1, position.seq + 1)
-            return _entry(raw, position, after, codec.decode) if is_ended else None
+            line = _numbered(codec.decode(raw), after)
+            return Found(line, position, after, raw) if is_ended else None
         except ValueError:
             return None
+
+    def last(
+        self, descriptor: int, after: Position, tail: bytes, size: int
+    ) -> Found[codec.Summary] | None:
+        """Return the last line before byte `size`, the ones between it and `after` unread.
+
+        None if that takes a closer look: at damage, or at what a crash has left.
+
+        Args:
+            descriptor: of the log, open.
+            after: a position between lines that was known before.
+            tail: how the line before that ended.
+            size: the log's, in bytes.
+
+        Raises:
+            ForeignFile: it does not end like that any more.
+        """
+        begin = after.offset - len(tail) - 1
+        block = self._read(descriptor, size - begin, begin)
+        if not block.startswith(tail):
+            raise ForeignFile(self.path, "was cut while in use")
+        start = block.rfind(b"\n", 0, -1) + 1
+        raw, end = block[start:-1], Position(size, after.seq + block.count(b"\n") - 1)
+        try:
+            line = _numbered(codec.decode_summary(raw), end) if block.endswith(b"\n") else None
+        except ValueError:
+            return None
+        return Found(line, Position(begin + start, end.seq - 1), end, raw) if line else None
 
     def settled(self, descriptor: int, size: int) -> Position:
         """Return the position from which a newcomer must read, found from the log's end."""
@@ -114,7 +145,7 @@ class LogReader:
 
     def latest(self, descriptor: int, size: int, since: datetime) -> bytes:
         """Return the end of the log, with all lines of that time or later."""
-        length = BLOCK
+        length = 4 * LINE
         while True:
             start = max(0, size - length)
             block = self._read(descriptor, size - start, start)
@@ -178,17 +209,17 @@ class LogReader:
             return self._disk.read(descriptor, size, offset)
 
 
-def _entry(raw: bytes, start: Position, end: Position, decode: Decode) -> Entry:
-    line = decode(raw)
+def _numbered(line: L, end: Position) -> L:
     if line.seq != end.seq:
         raise ValueError(f"number {line.seq} stands at line {end.seq}")
-    return Entry(line, start, end, raw)
+    return line
 
 
 def _is_older(block: bytes, time: datetime) -> bool:
-    _, _, lines = block.partition(b"\n")
+    """Return whether the first whole line of a block is older."""
+    start = block.find(b"\n") + 1
     try:
-        return codec.decode_frame(lines.partition(b"\n")[0]).time < time
+        return codec.decode_frame(block[start : block.find(b"\n", start)]).time < time
     except ValueError:
         return False
 

@@ -44,11 +44,12 @@ from .conflicts import check_deliveries, check_orders
 from .disk import Disk
 from .leases import Leases, process_of
 from .ledger import Accounts
-from .line import BEGINNING, Position
+from .line import BEGINNING, Position, encode_messages
 from .lock import FileLock
 from .log import EventLog
 from .matching import containing, with_deliveries
 from .orders import Orders
+from .reader import Entry
 from .snapshots import Snapshots, proven
 
 POLL = 0.05  # seconds between two looks at the log's size
@@ -126,23 +127,31 @@ class FilesStore:
         deliveries = _deliveries(commit)
         if not (commit.messages or commit.changes or deliveries):
             return self.head()
-        with self._writing() as end:
-            check_orders(commit.changes, self.state, end)
-            check_deliveries(commit, self.log)
-            if not (commit.messages or deliveries):
-                return _cursor(end)
-            owner = self.leases.mine() if commit.pending else None
-            self._has_stored, self._begun = True, (commit, end)
-            entry = self.log.append(
-                commit.messages,
-                deliveries,
-                owner=owner,
-                states=changed_by_plugins(commit),
-                sync=commit.is_durable,
-            )
+        content = encode_messages(commit.messages)
+        with self.log.threads:
+            with self._writing() as end:
+                check_orders(commit.changes, self.state, end)
+                check_deliveries(commit, self.log)
+                if not (commit.messages or deliveries):
+                    return _cursor(end)
+                owner = self.leases.mine() if commit.pending else None
+                self._has_stored, self._begun = True, (commit, end)
+                states = changed_by_plugins(commit)
+                entry = self.log.append(content, deliveries, owner=owner, states=states)
+            if commit.is_durable:
+                self._confirm(entry)
             self.state.add(entry)
             self.commits += 1
             return entry.end
+
+    def _confirm(self, entry: Entry) -> None:
+        """Make an appended line durable; if it is in doubt, let others deliver its events."""
+        try:
+            self.log.confirm(entry)
+        except NotStored as error:
+            if not error.is_certain:
+                self.release()
+            raise
 
     def holds(self, commit: Commit) -> bool:
         """Return whether a commit that was interrupted in `commit` is stored all the same."""
@@ -159,7 +168,7 @@ class FilesStore:
                 for entry in self.log.read(begun, wanted=wanted)
             )
             if is_stored and commit.is_durable:
-                self.log.sync()
+                self.log.make_durable(self.log.position())
             return is_stored
 
     def _writing(self) -> AbstractContextManager[Position]:
@@ -218,7 +227,7 @@ class FilesStore:
         """Return where some of these events are likely to stand."""
         with self.log.threads:
             self.log.position()
-            outstanding = self.log.ledger.outstanding()
+            outstanding = self.log.ledger().outstanding()
             accounts = self._accounts.by_key.values()
             return {
                 *(one.place for one in outstanding if one.delivery.event in events),
@@ -259,7 +268,7 @@ class FilesStore:
         """Yield the pending deliveries, oldest first."""
         with self.log.threads:
             self.log.position()
-            outstanding = self.log.ledger.outstanding()
+            outstanding = self.log.ledger().outstanding()
         is_abandoned = self._abandonment()
         for one in outstanding:
             yield Pending(one.delivery, is_abandoned(one.owner))
@@ -269,20 +278,24 @@ class FilesStore:
 
         Returns False where another process was quicker, or is at it.
         """
-        with self._writing():
-            if found.status == "pending":
-                known = self.log.ledger.find(found.key)
-                if known is None or known.delivery != found or self.leases.is_alive(known.owner):
-                    return False
-                event = known.place
-            else:
-                account = self._current_accounts().by_key.get(found.key)
-                if account is None or account.delivery != found:
-                    return False
-                event = account.first
-            self._has_stored = True
-            owner = self.leases.mine()
-            self.state.add(self.log.append(deliveries=(attempt,), owner=owner, claimed=event))
+        with self.log.threads:
+            with self._writing():
+                if found.status == "pending":
+                    known = self.log.ledger().find(found.key)
+                    is_taken = known is not None and self.leases.is_alive(known.owner)
+                    if known is None or known.delivery != found or is_taken:
+                        return False
+                    event = known.place
+                else:
+                    account = self._current_accounts().by_key.get(found.key)
+                    if account is None or account.delivery != found:
+                        return False
+                    event = account.first
+                self._has_stored = True
+                owner = self.leases.mine()
+                entry = self.log.append(deliveries=(attempt,), owner=owner, claimed=event)
+            self._confirm(entry)
+            self.state.add(entry)
             return True
 
     def release(self) -> None:
