@@ -1,9 +1,9 @@
 """The lock between processes and threads; nobody waits for it much longer than the others.
 
 It is flock(2): the kernel frees it when its holder dies, however that happens. A lock that is
-not free at once is looked at again a few times, since it is held for a fraction of a
-millisecond and to be woken costs as much. But that favours whoever looks at the right moment:
-who had no luck for a while waits in the kernel's own queue.
+not free is looked at again and again, at first without a pause: it is held for a fraction of a
+millisecond, and to be woken costs more. But that favours whoever looks at the right moment: who
+had no luck for a while waits in the kernel's own queue.
 """
 
 import errno
@@ -20,8 +20,9 @@ from threading import Lock, RLock, Thread
 from ...errors import StoreBusy, StoreUnavailable
 from .disk import PRIVATE, reason, regular_status
 
-FIRST_PAUSE = 0.00025  # seconds between the first two looks at a lock that is not free
-LONGEST_PAUSE = 0.001  # each pause is twice the one before, up to this
+SPIN = 0.0002  # seconds of looking at a lock that is not free, without a pause
+FIRST_PAUSE = 0.00025  # seconds; each pause is twice the one before,
+LONGEST_PAUSE = 0.001  # up to this
 QUEUE_AFTER = 0.01  # seconds of looking
 
 
@@ -118,12 +119,15 @@ class FileLock:
 
     def _look_again(self, deadline: float) -> bool:
         """Return whether the lock was free at one of the next looks."""
-        end, pause = min(deadline, time.monotonic() + QUEUE_AFTER), FIRST_PAUSE
-        while self._descriptor is not None and time.monotonic() < end:
-            time.sleep(pause)
+        begun, pause = time.monotonic(), FIRST_PAUSE
+        while self._descriptor is not None and (now := time.monotonic()) < deadline:
+            if now > begun + QUEUE_AFTER:
+                break
+            if now > begun + SPIN:
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
             if self._try_lock(self._descriptor):
                 return True
-            pause = min(2 * pause, LONGEST_PAUSE)
         return False
 
     def _wait(self, deadline: float) -> None:
