@@ -7,9 +7,8 @@ write cut short by a crash leaves a last line without its end; the next writer c
 keeps a copy. Anything else that is not as written is an error that names the line.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -18,10 +17,11 @@ from ...domain.order import OrderState
 from ...errors import ForeignFile, NotStored, StoreError, WrongPayload
 from ...messaging.message import now
 from . import line as codec
-from .disk import Disk, available, copy_path, reason, regular_status
+from .disk import Disk, available, copy_path, reason
 from .ledger import Key, Ledger
 from .line import BEGINNING, FORMAT, NOTHING, Encoded, Line, Outstanding, Position, Summary
 from .lock import FileLock
+from .log_file import LogFile
 from .reader import Entry, Found, LogReader, Wanted
 
 UNSYNCED = 1 << 15  # bytes that may wait for a sync; a newcomer has to read them
@@ -53,8 +53,7 @@ class EventLog:
         self._lock = lock
         self._disk = disk
         self._reader = LogReader(path, disk, lambda: max(self._synced, vouched()))
-        self._descriptor: int | None = None
-        self._file: tuple[int, int] | None = None  # device and inode, once seen
+        self._file = LogFile(path, disk)
         self._end: Position | None = None  # where the log ended when last looked at
         self._tail = b""  # of the line there
         self._synced = 0  # bytes that are known to be on the disk
@@ -71,13 +70,10 @@ class EventLog:
         Raises:
             ForeignFile: something else stands in its place, or now does.
         """
-        if not regular_status(self.path):
-            self._identify(None)
+        if not self._file.check():
             return 0
-        with self._lock.held(reading=True), available(self.path):
-            status = self.path.stat()
-        self._identify(status)
-        return status.st_size
+        with self._lock.held(reading=True):
+            return self._file.check()
 
     def read(
         self,
@@ -96,13 +92,13 @@ class EventLog:
         if until is not None:
             end = min(end, until.offset)
         if end > after.offset:
-            with self._opened() as descriptor:
+            with self._file.reading() as descriptor:
                 yield from self._reader.entries(descriptor, after, end, codec.decode, wanted)
 
     def at(self, positions: Iterable[Position]) -> Iterator[Entry]:
         """Yield the lines that begin at these positions, where some do."""
         if end := self.end():
-            with self._opened() as descriptor:
+            with self._file.reading() as descriptor:
                 for position in positions:
                     if entry := self._reader.at(descriptor, position, end):
                         yield entry
@@ -111,7 +107,7 @@ class EventLog:
         """Return the log as it stands, from a byte on."""
         if (end := self.end()) <= offset:
             return b""
-        with self._opened() as descriptor, available(self.path):
+        with self._file.reading() as descriptor, available(self.path):
             return self._disk.read(descriptor, end - offset, offset)
 
     def latest(self, since: datetime) -> bytes:
@@ -126,14 +122,14 @@ class EventLog:
                 return BEGINNING
             if self._end is not None and self._end.offset == end:
                 return self._end
-            with self._opened() as descriptor:
+            with self._file.reading() as descriptor:
                 return self._find_end(descriptor, end)
 
     def ledger(self) -> Ledger:
         """Return the deliveries that are pending where the log ended when last looked at."""
         with self.threads:
             if self._end is not None and self._learned != self._end:
-                with self._opened() as descriptor:
+                with self._file.reading() as descriptor:
                     if self._learned.offset < self._settled:
                         self._begin(descriptor, self._end.offset)
                     for found in self._summaries(descriptor, self._learned, self._end.offset):
@@ -157,8 +153,7 @@ class EventLog:
 
     def size(self) -> int:
         """Return the file's size in bytes at this moment, an append perhaps being under way."""
-        status = regular_status(self.path)
-        return status.st_size if status else 0
+        return self._file.size()
 
     def ends_at(self, position: Position, checksum: str) -> bool:
         """Return whether a line with this checksum ends at `position`; the beginning always."""
@@ -191,10 +186,10 @@ class EventLog:
             StoreBusy: somebody else holds it for too long.
             LogDamaged: a line that it had to read is not what was written.
         """
-        if self._descriptor is None:
+        if self._file.descriptor is None:
             self._disk.make_directory(self.path.parent)
         with self._lock.held():
-            yield self._catch_up(*self._open())
+            yield self._catch_up(*self._file.open())
 
     def append(
         self,
@@ -236,7 +231,8 @@ class EventLog:
         except WrongPayload:
             raise
         except BaseException as error:  # Ctrl-C too must not leave half a line
-            is_cut = self._give_up(start.offset)
+            self._end = None
+            is_cut = self._file.cut(start.offset)
             if isinstance(error, OSError):
                 raise NotStored(self.path, reason(error), is_certain=is_cut) from error
             raise
@@ -275,16 +271,15 @@ class EventLog:
 
     def close(self) -> None:
         """Give the files back."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        self._file.close()
         self._end = None
 
     def _for_writing(self) -> tuple[int, Position]:
         """Return the open file and the log's end, which `writing()` has found."""
-        if self._descriptor is None or self._end is None or not self._lock.is_held:
+        descriptor = self._file.descriptor
+        if descriptor is None or self._end is None or not self._lock.is_held:
             raise RuntimeError("this belongs inside writing()")
-        return self._descriptor, self._end
+        return descriptor, self._end
 
     def _newcomers(self, start: Position) -> tuple[int, tuple[Outstanding, ...]]:
         """Return from where a newcomer reads, and, if that is far, what is to be listed here.
@@ -299,29 +294,15 @@ class EventLog:
                 return start.offset, ledger.outstanding()
         return self._settled, ()
 
-    def _give_up(self, size: int | None) -> bool:
-        """Cut off what a failed append left, and never trust this descriptor again."""
-        descriptor, self._descriptor, self._end = self._descriptor, None, None
-        if descriptor is None:
-            return True
-        try:
-            if size is not None:
-                self._disk.truncate(descriptor, size)
-        except OSError:
-            return False
-        finally:
-            os.close(descriptor)
-        return True
-
     def _sync(self, position: Position) -> None:
         """Sync what stands before `position`; other processes may append and sync meanwhile."""
         with self.threads:
             if self._synced < position.offset:
-                descriptor, _ = self._open()
+                descriptor, _ = self._file.open()
                 try:
                     self._disk.sync(descriptor)
                 except OSError:
-                    self._give_up(None)
+                    self.close()
                     raise
                 self._synced = max(self._synced, position.offset)
 
@@ -329,52 +310,14 @@ class EventLog:
         """Cut off a line whose sync has failed; return whether that could be done."""
         try:
             with self._lock.held():
-                _, size = self._open()
-                return size == entry.end.offset and self._give_up(entry.start.offset)
+                _, size = self._file.open()
+                return size == entry.end.offset and self._file.cut(entry.start.offset)
         except StoreError:
             return False
 
-    def _open(self) -> tuple[int, int]:
-        """Return the descriptor of the file, which is the one we know, and its size."""
-        status = regular_status(self.path)
-        self._identify(status)
-        size = status.st_size if status else 0
-        if self._descriptor is not None:
-            return self._descriptor, size
-        try:
-            with available(self.path):
-                flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
-                self._descriptor = self._disk.open(self.path, flags)
-                if not size:  # its name may not be durable yet
-                    directory = Path(os.path.realpath(self.path)).parent
-                    with suppress(PermissionError):  # it is not ours, and was there before
-                        self._disk.sync_directory(directory.parent)
-                    self._disk.sync_directory(directory)
-                    self._identify(os.fstat(self._descriptor))
-        except BaseException:
-            self._give_up(None)
-            raise
-        return self._descriptor, size
-
-    @contextmanager
-    def _opened(self) -> Iterator[int]:
-        with available(self.path):
-            descriptor = self._disk.open(self.path, os.O_RDONLY)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
-    def _identify(self, status: os.stat_result | None) -> None:
-        """Know the file again; another one in its place would be another store."""
-        file = None if status is None else (status.st_dev, status.st_ino)
-        if self._file not in {None, file}:
-            raise ForeignFile(self.path, "was removed or replaced while in use")
-        self._file = file
-
     def _before(self, position: Position) -> bytes:
         """Return the last bytes of the line that ends at `position`: `"1c291ca3"}`."""
-        with self._opened() as descriptor, available(self.path):
+        with self._file.reading() as descriptor, available(self.path):
             return self._disk.read(descriptor, TAIL, max(0, position.offset - TAIL - 1))
 
     def _catch_up(self, descriptor: int, size: int) -> Position:
@@ -391,7 +334,7 @@ class EventLog:
             elif end.offset > size:  # the last line lacks its line feed
                 self._disk.write_all(descriptor, b"\n")
         except OSError as error:
-            self._give_up(None)
+            self.close()
             raise NotStored(self.path, reason(error)) from error
         return end
 
