@@ -56,6 +56,7 @@ class EventLog:
         self._file = LogFile(path, disk)
         self._end: Position | None = None  # where the log ended when last looked at
         self._tail = b""  # of the line there
+        self._time: datetime | None = None  # of that line
         self._synced = 0  # bytes that are known to be on the disk
         self._settled = 0  # from this byte on a newcomer reads
         self._ledger = Ledger()
@@ -113,6 +114,8 @@ class EventLog:
     def latest(self, since: datetime) -> bytes:
         """Return, inside `writing()`, the log's end with all lines of that time or later."""
         descriptor, end = self._for_writing()
+        if self._time is None or self._time < since:
+            return b""
         return self._reader.latest(descriptor, end.offset, since)
 
     def position(self) -> Position:
@@ -298,7 +301,7 @@ class EventLog:
         """Sync what stands before `position`; other processes may append and sync meanwhile."""
         with self.threads:
             if self._synced < position.offset:
-                descriptor, _ = self._file.open()
+                descriptor = self._file.descriptor or self._file.open()[0]
                 try:
                     self._disk.sync(descriptor)
                 except OSError:
@@ -342,7 +345,7 @@ class EventLog:
         """Find where the last whole line ends, of a log of this size."""
         if self._end is None:
             self._begin(descriptor, size)
-            self._end, self._tail = self._learned, b""
+            self._end, self._tail, self._time = self._learned, b"", None
             self._synced = self._settled = self._learned.offset
         if size < self._end.offset - 1:  # the last line may lack its line feed
             raise ForeignFile(self.path, "was cut while in use")
@@ -370,4 +373,4 @@ class EventLog:
         self._settled = max(self._settled, line.settled)
         self._synced = max(self._synced, line.settled, line.synced)
         if self._end is None or found.end > self._end:
-            self._end, self._tail = found.end, found.raw[-TAIL:]
+            self._end, self._tail, self._time = found.end, found.raw[-TAIL:], line.time
