@@ -102,7 +102,23 @@ def _wait_in_vain(path):
 
 
 @pytest.mark.parametrize("orders", [30, pytest.param(500, marks=pytest.mark.long)])
-def test_of_eight_writers_none_waits_much_longer_than_the_others(orders, data, fork):
+def test_of_eight_writers_none_waits_much_longer_than_the_others(orders, tmp_path, fork):
+    # A busy machine may keep a process from its turn once; a store would do so each time.
+    assert any(
+        is_fair(gaps_between_turns(orders, tmp_path / f"store-{number}", fork))
+        for number in range(3)
+    )
+
+
+def is_fair(gaps):
+    median = statistics.median(gaps)
+    print(f"others' orders between two of a writer: median {median}, most {max(gaps)}")
+    return max(gaps) <= 20 * max(median, WRITERS / 2)
+
+
+def gaps_between_turns(orders, data, fork):
+    """Return how many orders of others eight writers see between two of their own, each time."""
+
     def write(name):
         with bootstrap(data, notifier=Sales()) as app:
             os.write(arrived, b".")
@@ -118,14 +134,11 @@ def test_of_eight_writers_none_waits_much_longer_than_the_others(orders, data, f
     assert [child.wait() for child in children] == [0] * WRITERS
     with bootstrap(data, notifier=Sales()) as app:
         placed = [order.customer for order in app.orders.list()]
-    turns = [
+    return [
         after - before
         for name in {*placed}
         for before, after in pairwise(at for at, customer in enumerate(placed) if customer == name)
     ]
-    median = statistics.median(turns)
-    print(f"others' orders between two of a writer: median {median}, most {max(turns)}")
-    assert max(turns) <= 20 * max(median, WRITERS / 2)
 
 
 def test_readers_in_a_loop_do_not_keep_a_writer_from_the_store(data, fork, send, tool):
