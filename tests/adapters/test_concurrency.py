@@ -74,7 +74,7 @@ def read(data, stop, reads, reopens):
             os.write(reads, b".")
 
 
-@pytest.mark.parametrize("orders", [50, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("orders", [25, pytest.param(1000, marks=pytest.mark.long)])
 def test_eight_writers_and_four_readers_lose_repeat_and_tear_nothing(orders, data, fork, tmp_path):
     stop = tmp_path / "stop"
     tally, reads = os.pipe()

@@ -225,7 +225,7 @@ SHORT_IF_TORN = {"EIO", "crash before"}
         for behaviour, torn in product(BEHAVIOURS, [False, True])
     ],
 )
-@pytest.mark.sample(5)
+@pytest.mark.sample(4)
 def test_whatever_call_fails_no_acknowledged_order_is_lost(tmp_path, behaviour, torn):
     calls = run(tmp_path / "whole", torn=torn).disk.calls
     assert {"open", "write", "sync", "replace", "unlink", "sync_directory"} <= set(calls)
@@ -242,6 +242,7 @@ def test_whatever_call_fails_no_acknowledged_order_is_lost(tmp_path, behaviour, 
 
 
 @pytest.mark.parametrize("behaviour", ["ENOSPC", "EIO"])
+@pytest.mark.sample(1)
 def test_a_disk_that_fails_from_some_call_on_costs_nothing_acknowledged(tmp_path, behaviour):
     calls = run(tmp_path / "whole").disk.calls
     for number in range(1, len(calls) + 1):
@@ -350,6 +351,7 @@ def test_a_delivery_whose_outcome_was_not_recorded_can_be_made_again_at_once(
 
 @pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
 @pytest.mark.parametrize("point", ["before-append@2", "torn-append@2", "after-append@2"])
+@pytest.mark.sample(3)
 def test_an_outcome_that_could_not_be_recorded_is_made_good_by_the_next_command(
     point, error, data, tool
 ):

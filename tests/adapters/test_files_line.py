@@ -113,7 +113,7 @@ lines = st.builds(
 
 
 @given(lines)
-@settings(deadline=None, database=None)
+@settings(deadline=None, database=None, max_examples=50)
 def test_a_decoded_line_equals_the_encoded_one(line):
     raw = encode(line)
     assert decode(raw) == line
@@ -136,7 +136,7 @@ def test_an_encoded_line_is_one_line_of_utf_8_that_any_json_reader_understands(l
 
 
 @given(lines, st.data())
-@settings(deadline=None, database=None)
+@settings(deadline=None, database=None, max_examples=50)
 def test_a_line_cut_short_anywhere_is_torn(line, data):
     raw = encode(line)
     cut = data.draw(st.integers(0, len(raw) - 1))
@@ -145,7 +145,7 @@ def test_a_line_cut_short_anywhere_is_torn(line, data):
 
 
 @given(lines, st.data())
-@settings(deadline=None, database=None)
+@settings(deadline=None, database=None, max_examples=50)
 def test_a_changed_byte_anywhere_is_refused(line, data):
     raw = bytearray(encode(line))
     raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))

@@ -77,7 +77,7 @@ def check(data, *expected):
         assert [*app.store.pending()] == []
 
 
-@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("where", [ENGINE, UNIT], ids=["engine", "unit"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, Alarm])
 def test_an_order_whose_commit_was_interrupted_anywhere_is_created_once(
@@ -100,7 +100,7 @@ def test_an_order_whose_commit_was_interrupted_anywhere_is_created_once(
     assert moment > 40
 
 
-@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("step", [23, pytest.param(1, marks=pytest.mark.long)])
 def test_a_command_that_was_interrupted_anywhere_can_be_sent_again(step, tmp_path):
     for moment in count(1, step):
         data = tmp_path / str(moment)

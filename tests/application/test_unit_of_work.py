@@ -375,7 +375,7 @@ blocks = st.recursive(
 
 
 @given(blocks, st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_units_nested_in_any_way_store_what_succeeded_and_what_survives(steps, fails):
     with bootstrap(":memory:", notifier=NullNotifier()) as app:
         model = Model({app.bus.send(place()): "placed"}, [])

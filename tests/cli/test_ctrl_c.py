@@ -10,7 +10,7 @@ import sys
 import pytest
 
 IMPORTED = b"import time:"  # how a line begins with which `python -X importtime` reports an import
-TRIES = 10  # of each command; the long form presses at every moment
+TRIES = 6  # of each command; the long form presses at every moment
 
 whole = pytest.param(0, marks=pytest.mark.long, id="whole")
 

@@ -66,7 +66,7 @@ def test_every_word_of_the_field_is_there():
 
 
 @pytest.mark.parametrize("word", WORDS)
-@pytest.mark.sample(10)
+@pytest.mark.sample(6)
 def test_every_text_fits_a_screen_and_leaves_a_line_to_type_on(screen, word):
     status, shown = screen("explain", word)
     lines = plain(shown).splitlines()
@@ -99,7 +99,7 @@ def test_every_file_that_a_text_names_exists(text):
 
 
 @each_text
-@pytest.mark.sample(10)
+@pytest.mark.sample(6)
 def test_every_example_runs(text, tool, send, data):
     send(PlaceOrder(("100 inch TV", "magic carpet"), "Aunt Mae"), PlaceOrder(("rope",)))
     bin_ = Path(sys.executable).parent

@@ -148,6 +148,7 @@ def test_every_command_has_its_place_in_the_help_and_something_to_do_next():
 
 
 @each_command
+@pytest.mark.sample(8)
 def test_the_help_of_a_command_says_what_it_does_with_an_example_and_what_is_next(tool, command):
     shown = tool(command, "--help")
     assert (shown.returncode, shown.stderr) == (0, "")

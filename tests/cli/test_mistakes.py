@@ -110,6 +110,7 @@ def wrong(result, what, hint, status=2):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
+@pytest.mark.sample(12)
 def test_wrong_use_is_said_in_two_lines(tool, data, typed, what, hint):
     wrong(tool(*typed), what, hint)
     assert not data.exists()
@@ -124,6 +125,7 @@ def test_a_name_like_no_other_is_answered_with_all_if_these_are_few(tool):
 @pytest.mark.parametrize(
     "command", ["", "list", "show", "place", "retry", "watch", "demo", "explain"]
 )
+@pytest.mark.sample(4)
 def test_nothing_of_how_click_puts_it_is_heard(tool, command):
     wordings = r"(?i)invalid|no such|missing|got unexpected|requires an|argument|range|see orders"
     for mistake in (["--x"], ["--limit", "x"], ["--until-idle", "x"], ["a", "b", "c", "--y"]):

@@ -148,7 +148,7 @@ def at_once(fork, data, tmp_path):
 
 @pytest.mark.parametrize("rival", ["refund", "ship", "cancel"])
 def test_of_a_refund_and_its_rival_at_once_one_wins(at_once, send, show, rival):
-    for _ in range(5):
+    for _ in range(2):
         (order_id,) = send(PlaceOrder(("rope",)))
         send(ShipOrder(order_id))
         statuses = at_once((*WITH, rival, order_id), (*WITH, "refund", order_id))
@@ -260,6 +260,7 @@ NOT_INSTALLED = {
 
 @pytest.mark.parametrize("line", [["place", "rope"], ["--help"]], ids=str)
 @pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.sample(6)
 def test_a_plugin_that_cannot_be_imported_is_one_line(tool, data, name, line):
     Path(f"{name}.py").write_text(f"{BROKEN[name]}\n")
     refused(tool("--plugin", name, *line), f"plugin {name} cannot be used: ")

@@ -76,9 +76,10 @@ def interrupted_at(nth, number):
     return int(place.directory.exists() or descendants())
 
 
-def test_a_signal_at_any_line_leaves_no_file_and_no_process(monkeypatch, fork, empty):
+@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.long)])
+def test_a_signal_at_any_line_leaves_no_file_and_no_process(step, monkeypatch, fork, empty):
     monkeypatch.setattr("sys.executable", which("cat"))  # which starts quickly
-    for nth in count(1):
+    for nth in count(1, step):
         left = fork(interrupted_at, nth, ENDING[nth % len(ENDING)]).wait()
         assert left != 1, f"something is left of a signal at line {nth} that was run"
         if left == 2:
@@ -177,6 +178,7 @@ def killed_after(lines, number, scenario, directory):
         ("plugin", 10, signal.SIGHUP),
     ],
 )
+@pytest.mark.sample(3)
 def test_a_signal_in_the_midst_of_a_scenario_leaves_nothing(empty, scenario, lines, number):
     status, is_left = killed_after(lines, number, scenario, empty)
     assert (status, is_left) == (130, False)

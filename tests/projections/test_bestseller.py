@@ -62,7 +62,7 @@ def test_one_order_may_make_several_bestsellers_each_of_them_once():
     ]
 
 
-@limits(max_examples=60, deadline=None, database=None)
+@limits(max_examples=30, deadline=None, database=None)
 @given(st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=6), max_size=25))
 def test_whatever_is_ordered_an_item_is_news_once_and_when_it_reaches_ten(orders):
     total = Counter(item for items in orders for item in items)

@@ -350,7 +350,7 @@ STEPS = st.lists(
 )
 
 
-@limits(max_examples=60, deadline=None, database=None)
+@limits(max_examples=30, deadline=None, database=None)
 @given(STEPS)
 def test_whatever_happens_to_it_a_follower_is_the_fold_of_the_log(steps):
     with TemporaryDirectory() as directory, open_app(f"{directory}/store") as app:

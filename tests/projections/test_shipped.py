@@ -14,7 +14,7 @@ from orders.projections.shipped import SHIPPED, ItemSales, OrdersADay
 DAY = datetime(2026, 11, 21, tzinfo=UTC)
 
 
-few = settings(max_examples=40, deadline=None, database=None)
+few = settings(max_examples=20, deadline=None, database=None)
 
 
 def created(order_id="1", items=("rope",), time=DAY):
