@@ -1,9 +1,8 @@
 """What the tests share: a store of their own, and the tool as a real process."""
 
 import fcntl
-import gc
 import os
-import pkgutil
+import pickle
 import pty
 import signal
 import struct
@@ -11,30 +10,18 @@ import subprocess
 import sys
 import tempfile
 import termios
-import time
-import traceback
 import warnings
-from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 
+import forked
 import pexpect
 import pytest
 
-import orders as orders_package
-from orders import Notice, bootstrap, cli
+from orders import Notice, bootstrap
 
 
 def pytest_collection_finish():
-    """Load what commands load late, or each fork would; leave it alone in garbage collection.
-
-    The demos stay out: among them is a plugin, which is there only once it is loaded.
-    """
-    for module in pkgutil.walk_packages(orders_package.__path__, "orders."):
-        if not module.name.startswith(("orders.demos", "orders.__main__")):
-            import_module(module.name)
-    gc.collect()
-    gc.freeze()
+    forked.prepare()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -188,22 +175,10 @@ def fork():
         with warnings.catch_warnings():  # pytest-xdist has a thread, which is idle meanwhile
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
-        if pid:
-            children.append(Child(pid))
-            return children[-1]
-        status = 70
-        try:
-            signal.alarm(1800)  # nothing that hangs hangs for ever
-            status = function(*arguments) or 0
-        except SystemExit as exit_:
-            status = exit_.code
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            for stream in (sys.stdout, sys.stderr):
-                with suppress(OSError, ValueError):
-                    stream.flush()
-            os._exit(status)
+        if not pid:
+            forked.live(function, *arguments)
+        children.append(Child(pid))
+        return children[-1]
 
     yield start
     for child in children:
@@ -212,45 +187,53 @@ def fork():
             child.wait()
 
 
-def be_the_tool(arguments, env, streams):
-    """Make this forked process the tool, its standard streams these open files."""
-    for number, stream in enumerate(streams):
-        os.dup2(stream, number)
-    sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
-    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace")  # as Python opens it
-    os.environ.update(env)
-    time.tzset()
-    tempfile.tempdir = None  # which is looked up once
-    sys.argv = ["orders", *arguments]
-    cli.main()
+@pytest.fixture(scope="session")
+def forking_server():
+    """A process that runs the tool when it is asked to: see `forked`."""
+    command = [sys.executable, forked.__file__]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as server:
+        yield server
 
 
-@pytest.fixture
-def tool(fork, data):
-    """As `orders`, in a fork of this process, which has imported everything."""
+def tool_that(forks, data):
+    """Return a function that runs the tool as `forks` does, and reads what it printed."""
 
-    def main(arguments, env, streams):
-        be_the_tool(arguments, env, [stream.fileno() for stream in streams])
-
-    def read(file):
-        file.seek(0)
-        text = file.read().decode("utf-8", "surrogateescape")
+    def read(path):
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
         return text.replace("\r\n", "\n").replace("\r", "\n")  # as subprocess.run does
 
     def run(*arguments, input="", env=(), data=data, stdout=None):  # noqa: A002 - as `orders` does
-        environment = {"ORDERS_DATA": str(data), **dict(env)}
-        with (
-            tempfile.TemporaryFile() as typed,
-            Path(stdout).open("wb") if stdout else tempfile.TemporaryFile() as output,
-            tempfile.TemporaryFile() as errors,
-        ):
-            typed.write(input.encode("utf-8", "surrogateescape"))
-            typed.seek(0)
-            returncode = fork(main, arguments, environment, (typed, output, errors)).wait()
-            text = "" if stdout else read(output)
-            return subprocess.CompletedProcess(arguments, returncode, text, read(errors))
+        environment = {**os.environ, "ORDERS_DATA": str(data), **dict(env)}
+        with tempfile.TemporaryDirectory() as directory:
+            typed, output, errors = (Path(directory, name) for name in ("in", "out", "err"))
+            typed.write_bytes(input.encode("utf-8", "surrogateescape"))
+            names = [str(name) for name in (typed, stdout or output, errors)]
+            returncode = forks(Path.cwd(), environment, arguments, names)
+            return subprocess.CompletedProcess(
+                arguments, returncode, "" if stdout else read(output), read(errors)
+            )
 
     return run
+
+
+@pytest.fixture
+def tool(forking_server, data):
+    """As `orders`, in a fork of a process that has imported everything."""
+
+    def ask(*call):
+        pickle.dump(call, forking_server.stdin)
+        forking_server.stdin.flush()
+        return pickle.load(forking_server.stdout)
+
+    return tool_that(ask, data)
+
+
+@pytest.fixture
+def patched_tool(fork, data):
+    """As `tool`, in a fork of this process: with what tests have replaced and defined in it."""
+    return tool_that(lambda *call: fork(forked.called, *call).wait(), data)
 
 
 @pytest.fixture
@@ -264,7 +247,7 @@ def screen(fork, data):
         os.close(ours)
         os.setsid()
         fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
-        be_the_tool(arguments, env, [theirs] * 3)
+        forked.be_the_tool(arguments, env, [theirs] * 3)
 
     def read(descriptor):
         try:

@@ -303,13 +303,15 @@ def refuse(monkeypatch, call, number):
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EIO, errno.ESTALE], ids=errno.errorcode.get)
 @pytest.mark.parametrize("call", ["lock", "stat", "open", "read"])
 @pytest.mark.sample(4)
-def test_what_the_system_refuses_is_said_with_the_path(call, number, data, tool, monkeypatch):
-    assert tool("place", "rope").returncode == 0
+def test_what_the_system_refuses_is_said_with_the_path(
+    call, number, data, patched_tool, monkeypatch
+):
+    assert patched_tool("place", "rope").returncode == 0
     before = contents(data)
     commands = (["place", "lamp"], ["list"], ["doctor"], ["checkpoint"])
     with monkeypatch.context() as patch:
         refuse(patch, call, number)
-        ended = [tool(*command) for command in commands]
+        ended = [patched_tool(*command) for command in commands]
     assert contents(data) == before
     for command, done in zip(commands, ended, strict=True):
         said = done.stdout + done.stderr
@@ -318,16 +320,18 @@ def test_what_the_system_refuses_is_said_with_the_path(call, number, data, tool,
         assert os.strerror(number).lower() in said, command
 
 
-def test_leases_that_cannot_be_looked_at_are_a_finding_beside_the_others(data, tool, monkeypatch):
+def test_leases_that_cannot_be_looked_at_are_a_finding_beside_the_others(
+    data, patched_tool, monkeypatch
+):
     def look(path):
         if path.name == ".running":
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return iterdir(path)
 
-    assert tool("place", "rope").returncode == 0
+    assert patched_tool("place", "rope").returncode == 0
     iterdir = Path.iterdir
     monkeypatch.setattr(Path, "iterdir", look)
-    examined = tool("doctor")
+    examined = patched_tool("doctor")
     assert (examined.returncode, "Traceback" in examined.stderr) == (1, False)
     lines = [line.split("\t") for line in examined.stdout.splitlines()]
     assert [line[1] for line in lines if line[0] != "ok"] == ["leftovers"]

@@ -48,11 +48,11 @@ def start_page(*store):
 
 
 @pytest.fixture
-def store_here(tool, tmp_path):
+def store_here(patched_tool, tmp_path):
     """Return what the start page says of the store ./data."""
 
     def store_here(**options):
-        page = tool(data="", **options)
+        page = patched_tool(data="", **options)
         assert (page.returncode, page.stderr) == (0, "")
         *before, here = page.stdout.partition("The store here\n")
         assert "".join(before).startswith(f"orders {__version__}: ")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from command_line import done, ids, refused, rows
-from conftest import be_the_tool
+from forked import be_the_tool
 
 from orders import PlaceOrder, ShipOrder
 

@@ -40,14 +40,14 @@ def shown_lines(shown):
 
 @pytest.mark.parametrize("columns", [40, 80, 120])
 @pytest.mark.parametrize("command", ["list", "deliveries", "topics"])
-def test_a_table_has_one_line_a_record(screen, tool, order_ids, command, columns):
+def test_a_table_has_one_line_a_record(screen, patched_tool, order_ids, command, columns):
     status, shown = screen(command, columns=columns)
     assert status == 0
     header, rule, *lines = plain(shown).splitlines()
     if command == "list":
         assert lines.pop() == "4 orders."
         assert {line[:8] for line in lines} == {order_id[:8] for order_id in order_ids}
-    assert len(lines) == len(tool(command).stdout.splitlines()) >= 4
+    assert len(lines) == len(patched_tool(command).stdout.splitlines()) >= 4
     assert set(rule) == {"─"}
     assert all(width(line) <= columns for line in (header, rule, *lines))
 

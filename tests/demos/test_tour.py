@@ -103,9 +103,9 @@ def test_ctrl_c_ends_the_tour_at_once(terminal, empty):
     assert [*empty.iterdir()] == []
 
 
-def test_the_tour_exits_1_when_a_scene_does_not_do_what_it_shows(monkeypatch, tool, empty):
+def test_the_tour_exits_1_when_a_scene_does_not_do_what_it_shows(monkeypatch, patched_tool, empty):
     monkeypatch.setattr(Tour, "recover", lambda _: None)
-    result = tool("demo", env={"TMPDIR": str(empty)})
+    result = patched_tool("demo", env={"TMPDIR": str(empty)})
     assert result.returncode == 1
     assert "NOT SO: nothing is left to deliver" in result.stderr
     assert "checks ok" not in result.stderr

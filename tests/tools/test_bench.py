@@ -71,16 +71,16 @@ def test_rows_and_json_name_every_measure():
     assert [*bench.as_object(rates)] == ["orders", *bench.MEASURES]
 
 
-def test_the_disk_that_holds_the_data_is_measured(tool, data):
+def test_the_disk_that_holds_the_data_is_measured(patched_tool, data):
     data.mkdir(mode=0o700)
     before = [path.stat().st_mtime_ns for path in (data, data.parent)]
-    assert tool("bench", "--orders", "1").returncode == 0
+    assert patched_tool("bench", "--orders", "1").returncode == 0
     after = [path.stat().st_mtime_ns for path in (data, data.parent)]
     assert [old == new for old, new in zip(before, after, strict=True)] == [False, True]
 
 
-def test_the_command_prints_a_column_for_each_size(tool, data):
-    result = tool("bench", "--orders", "20", "--json")
+def test_the_command_prints_a_column_for_each_size(patched_tool, data):
+    result = patched_tool("bench", "--orders", "20", "--json")
     assert result.returncode == 0, result.stderr
     empty, large = json.loads(result.stdout)
     assert (empty["orders"], large["orders"]) == (0, 20)
