@@ -4,12 +4,14 @@ import fcntl
 import os
 import pickle
 import pty
+import random
 import signal
 import struct
 import subprocess
 import sys
 import tempfile
 import termios
+import time
 import warnings
 from pathlib import Path
 
@@ -19,13 +21,24 @@ import pytest
 
 from orders import Notice, bootstrap
 
+NOT_RUN = "the time of --long-for was over"
+
 
 def pytest_collection_finish():
     forked.prepare()
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--long-for",
+        type=float,
+        metavar="SECONDS",
+        help="start long tests, in an order that is another one each time, for so many seconds",
+    )
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(items, config):
     """Leave of a test marked `sample(n)` only n cases, spread evenly, to the short form."""
     cases = {}
     for item in items:
@@ -36,6 +49,22 @@ def pytest_collection_modifyitems(items):
         for place, item in enumerate(same):
             if place not in kept:
                 item.add_marker(pytest.mark.long)
+    if config.option.long_for:  # each process needs the same order, so that they can share them
+        random.Random(os.environ.get("PYTEST_XDIST_TESTRUNUID")).shuffle(items)
+
+
+STARTED = time.monotonic()
+
+
+def pytest_runtest_setup(item):
+    if (seconds := item.config.option.long_for) and time.monotonic() - STARTED > seconds:
+        pytest.skip(NOT_RUN)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    skipped = terminalreporter.stats.get("skipped", ())
+    if left := sum(NOT_RUN in str(report.longrepr) for report in skipped):
+        terminalreporter.write_line(f"{left} long tests were not run: {NOT_RUN}")
 
 
 class Sales:
