@@ -21,6 +21,7 @@ import pytest
 
 from orders import Notice, bootstrap
 
+STARTED = time.monotonic()
 NOT_RUN = "the time of --long-for was over"
 
 
@@ -51,9 +52,6 @@ def pytest_collection_modifyitems(items, config):
                 item.add_marker(pytest.mark.long)
     if config.option.long_for:  # each process needs the same order, so that they can share them
         random.Random(os.environ.get("PYTEST_XDIST_TESTRUNUID")).shuffle(items)
-
-
-STARTED = time.monotonic()
 
 
 def pytest_runtest_setup(item):
