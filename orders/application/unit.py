@@ -56,11 +56,6 @@ class Unit:
         self._reactions: tuple[Delivery, ...] = ()
         self._seen: Cursor = START
 
-    @property
-    def is_left(self) -> bool:
-        """Whether the outermost block can end no more: Ctrl-C kept its `with` from doing so."""
-        return bool(self.blocks) and self.blocks[0].opened_by() is None
-
     def begin(self, opened_by: object, cause: Message | None) -> None:
         """Open a block."""
         serial = next_serial()
@@ -158,8 +153,9 @@ class Unit:
         happened.sort(key=_serial)
         stamped: dict[str, Message] = {}
         for serial, message in happened:
-            if message.id not in stamped:
-                stamped[message.id] = message.caused_by(self._cause_at(serial))
+            if message.id not in stamped:  # what orders have recorded has no cause yet
+                cause = None if message.correlation_id else self._cause_at(serial)
+                stamped[message.id] = message.caused_by(cause)
         return list(stamped.values())
 
     def commit(self, messages: list[Message], pending: tuple[Delivery, ...]) -> Commit:

@@ -20,7 +20,7 @@ from ..domain.events import Added, Committed, OrderEvent, RolledBack, UnitEvent
 from ..domain.order import Order, is_change
 from ..errors import AlreadySettled, OrdersError, StoreError, WiringError, WrongPayload
 from ..messaging.bus import MessageBus
-from ..messaging.message import Command, Event, Message
+from ..messaging.message import Command, Event
 from .orders import UnitOrders
 from .store import Commit, Cursor, Delivery, Store
 from .unit import Unit
@@ -48,8 +48,8 @@ class UnitOfWork:
         self._bus = bus
         self._warn = warn
         self._open: ContextVar[Unit | None] = ContextVar("open", default=None)
-        self._stored: ContextVar[frozenset[str]] = ContextVar("stored", default=frozenset())
         self._group: ContextVar[list[Commit] | None] = ContextVar("group", default=None)
+        self._stored: set[str] = set()  # ids of commands that are handled still
         self.expected: set[tuple[str, str]] = set()
         self.watchers: list[Callable[[], None]] = []
         self.orders = UnitOrders(self, store)
@@ -144,6 +144,7 @@ class UnitOfWork:
             WiringError: its handler has left a unit of work open.
         """
         if (unit := self._current()) is None:
+            self._stored.discard(command.id)
             return
         if unit.blocks[-1].cause is command:
             self._abandon(unit)
@@ -153,28 +154,33 @@ class UnitOfWork:
                 "use `with uow:`",
             )
         self._note(command, unit)
+        self._stored.discard(command.id)
 
     def on_refused(self, command: Command) -> None:
         """Undo a unit that the handler of a command has left open as it raised."""
+        self._stored.discard(command.id)
         unit = self._current()
         if unit is not None and unit.blocks[-1].cause is command:
             self._abandon(unit)
 
     def on_published(self) -> None:
         """Let those who follow the log know that it may have grown, unless a unit is open."""
-        if not self.is_open:
+        if self.watchers and not self.is_open:
             for watcher in tuple(self.watchers):
                 watcher()
 
     def _current(self) -> Unit | None:
         """Return the open unit; undo one that was left, or nothing would be stored any more."""
         unit = self._open.get()
-        if unit is not None and unit.is_left:
+        if unit is None or not unit.blocks:  # a task may inherit one that is over
+            return None
+        if unit.blocks[0].opened_by() is None:  # Ctrl-C kept its `with` from ending it
             self._abandon(unit)
-        return unit if unit is not None and unit.blocks else None  # a task may inherit an old one
+            return None
+        return unit
 
     def _note(self, command: Command, unit: Unit) -> None:
-        if command.id not in self._stored.get():
+        if command.id not in self._stored:
             unit.emit(command)
 
     def _innermost(self, error: BaseException | None) -> Unit | None:
@@ -201,7 +207,8 @@ class UnitOfWork:
         commit = Commit()
         try:
             messages = unit.messages()
-            commit = unit.commit(messages, self._pending(messages))
+            events = [message for message in messages if isinstance(message, Event)]
+            commit = unit.commit(messages, self._pending(events))
             self._commit(commit)
         except BaseException as error:
             if isinstance(error, OrdersError) or not self._store.holds(commit):
@@ -210,22 +217,20 @@ class UnitOfWork:
                 self._mark_stored(unit)
                 self._store.release()
             raise
-        committed = self._announcements(Committed, self._mark_stored(unit))
-        events = [message for message in messages if isinstance(message, Event)]
-        self._publish([*committed, *events])
+        self._mark_stored(unit)
+        self._publish([*self._announcements(Committed, unit.orders), *events])
 
-    def _mark_stored(self, unit: Unit) -> list[str]:
+    def _mark_stored(self, unit: Unit) -> None:
         unit.end()
         for order in unit.orders.values():
             order.mark_stored()
-        return list(unit.orders)
 
-    def _pending(self, messages: Iterable[Message]) -> tuple[Delivery, ...]:
+    def _pending(self, events: Iterable[Event]) -> tuple[Delivery, ...]:
         return tuple(
-            Delivery(message.id, subscriber.name)
-            for message in messages
-            if isinstance(message, Event) and message.stored
-            for subscriber in self._bus.subscribers(type(message))
+            Delivery(event.id, subscriber.name)
+            for event in events
+            if event.stored
+            for subscriber in self._bus.subscribers(type(event))
         )
 
     def _commit(self, commit: Commit) -> None:
@@ -242,9 +247,9 @@ class UnitOfWork:
             group.append(commit)
             if len(group) >= MAX_GROUP:
                 self._record(group)
-        if under_way := {message.id for message in self._bus.under_way}:
-            ids = {message.id for message in commit.messages}
-            self._stored.set((self._stored.get() | ids) & under_way)
+        command = self._bus.handling
+        if isinstance(command, Command) and command in commit.messages:
+            self._stored.add(command.id)
 
     def _roll_back(self, unit: Unit) -> None:
         """Undo the innermost block; what was emitted to survive this goes on without it."""
@@ -253,11 +258,12 @@ class UnitOfWork:
             return
         try:
             survivors = unit.messages()
-            self._commit(unit.commit(survivors, self._pending(survivors)))
+            events = [message for message in survivors if isinstance(message, Event)]
+            self._commit(unit.commit(survivors, self._pending(events)))
         except OrdersError as error:  # the error that caused the rollback matters more
             self._warn(f"what was to survive a rollback was not recorded: {error}")
         else:
-            self._publish([message for message in survivors if isinstance(message, Event)])
+            self._publish(events)
 
     def _publish(self, events: list[Event]) -> None:
         """Publish; what the subscribers of many events only record is stored together."""

@@ -117,12 +117,6 @@ def statuses() -> list[str]:
     return list(dict.fromkeys(kind.status for kind in kinds if kind.status))
 
 
-class _Change(msgspec.Struct, frozen=True):
-    serial: int  # the `next_serial` of its making
-    event: OrderEvent
-    before: OrderState | None
-
-
 def next_serial() -> int:
     """Return a number greater than that of every change made before; see `Order.undo_since`."""
     return next(_serial)
@@ -136,7 +130,8 @@ class Order:
     def __init__(self, state: OrderState) -> None:
         self._state = state
         self._key: str | None = None
-        self._changes: list[_Change] = []
+        # Each with the `next_serial` of its making, and the state before it.
+        self._changes: list[tuple[int, OrderEvent, OrderState | None]] = []
 
     @classmethod
     def place(
@@ -155,7 +150,7 @@ class Order:
         )
         order = cls(evolve(None, event))
         order._key = event.key
-        order._changes.append(_Change(next_serial(), event, None))
+        order._changes.append((next_serial(), event, None))
         return order
 
     def ship(self) -> None:
@@ -187,7 +182,7 @@ class Order:
         if not isinstance(event, OrderEvent) or event.order_id != self.id:
             raise InvalidOrder(f"{type(event).__name__} is no event of order {self.id}")
         before, self._state = self._state, evolve(self._state, event)
-        self._changes.append(_Change(next_serial(), event, before))
+        self._changes.append((next_serial(), event, before))
 
     @property
     def state(self) -> OrderState:
@@ -232,12 +227,12 @@ class Order:
     @property
     def pending(self) -> tuple[OrderEvent, ...]:
         """The events that no unit of work has stored yet, oldest first."""
-        return tuple(change.event for change in self._changes)
+        return tuple(event for _, event, _ in self._changes)
 
     @property
-    def recorded(self) -> tuple[tuple[int, OrderEvent], ...]:
+    def recorded(self) -> list[tuple[int, OrderEvent]]:
         """The pending events, each with the serial number of its change."""
-        return tuple((change.serial, change.event) for change in self._changes)
+        return [(serial, event) for serial, event, _ in self._changes]
 
     @property
     def stored_version(self) -> int:
@@ -253,9 +248,10 @@ class Order:
 
         Returns whether there was one.
         """
-        has_changed = bool(self._changes) and self._changes[-1].serial > serial
-        while self._changes and self._changes[-1].serial > serial:
-            before = self._changes[-1].before
+        has_changed = False
+        while self._changes and self._changes[-1][0] > serial:
+            has_changed = True
+            before = self._changes[-1][2]
             if before is None:
                 break
             self._state = before
