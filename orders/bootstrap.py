@@ -7,11 +7,11 @@ with bootstrap("data") as app:
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from . import plugins as plugin_modules
 from .adapters.notifiers import ConsoleNotifier, open_notifier
-from .application.deliveries import Deliveries, Reactor, run_subscriber
+from .application.deliveries import Deliveries, Reactor
 from .application.handlers import COMMAND_HANDLERS, EVENT_SUBSCRIBERS
 from .application.orders import Orders
 from .application.store import Store
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from .projections.projection import Projection
 
 __all__ = ["App", "ConsoleNotifier", "bootstrap", "log_warning"]
-
-Run = Callable[[Subscriber, Event], object]
 
 
 def log_warning(warning: str) -> None:
@@ -55,7 +53,6 @@ class App:
         store: Store,
         on_failure: Callable[[Subscriber, Event, BaseException], None],
         on_warning: Callable[[str], None],
-        run: Run,
         *,
         is_strict: bool,
     ) -> None:
@@ -68,7 +65,6 @@ class App:
             store,
             self.bus,
             self.unit_of_work,
-            run,
             find_reactor=self._find_reactor,
             is_strict=is_strict,
         )
@@ -91,13 +87,17 @@ class App:
             WiringError: one cannot be followed, or has the name of another one or a subscriber.
         """
         from .projections.follower import check_projection  # noqa: PLC0415 - as `projections`
+        from .projections.policy import Policy  # noqa: PLC0415 - same
 
         for make in projections:
             projection = make()
             check_projection(projection)
-            if projection.name in self.projections or self.bus.subscriber(projection.name):
-                raise DuplicateSubscriber(projection.name)
-            self.projections[projection.name] = make
+            name = projection.name
+            if name in self.projections or self.bus.subscriber(name):
+                raise DuplicateSubscriber(name)
+            self.projections[name] = make
+            if isinstance(projection, Policy):
+                self.policies[name] = cast("Callable[[], Policy]", make)
 
     @cached_property
     def projections(self) -> "dict[str, Callable[[], Projection]]":
@@ -106,13 +106,13 @@ class App:
 
         return {make.name: make for make in SHIPPED}
 
-    @property
+    @cached_property
     def policies(self) -> "dict[str, Callable[[], Policy]]":
         """What makes each policy, by name."""
         from .projections.policy import Policy  # noqa: PLC0415 - as `projections`
+        from .projections.shipped import SHIPPED  # noqa: PLC0415 - same
 
-        found: dict[str, Any] = self.projections
-        return {name: make for name, make in found.items() if isinstance(make(), Policy)}
+        return {make.name: make for make in SHIPPED if issubclass(make, Policy)}
 
     def react(self, *, at_any_cost: bool = False) -> list[OrdersError]:
         """Have the policies react to what the log has; return why some could not.
@@ -181,12 +181,13 @@ def bootstrap(
         dependencies["notifier"] = open_notifier(settings.notify)
     names = settings.plugins if plugins is None else plugins
     modules = plugin_modules.load([names] if isinstance(names, str) else names)
-    run: Run = run_subscriber
     if data is not None and store is not None:
         raise WiringError(f"{data} and {store.location} are two stores", "give one of them")
+    run = None
     if store is None:
         store, run = _open(str(data or settings.data), settings, on_warning)
-    app = App(store, on_failure, on_warning, run, is_strict=strict)
+    app = App(store, on_failure, on_warning, is_strict=strict)
+    app.deliveries.run = run or app.deliveries.run
     app.bus.dependencies.update({"bus": app.bus, "uow": app.unit_of_work} | dependencies)
     for command, handler in COMMAND_HANDLERS.items():
         app.bus.register(command, handler)
@@ -198,12 +199,14 @@ def bootstrap(
     return app
 
 
-def _open(data: str, settings: Settings, warn: Callable[[str], None]) -> tuple[Store, Run]:
-    """Return the engine for a store, and what runs subscribers on it."""
+def _open(
+    data: str, settings: Settings, warn: Callable[[str], None]
+) -> tuple[Store, Callable[[Subscriber, Event], object] | None]:
+    """Return the engine for a store, and what runs subscribers where a fault is to happen."""
     if data == MEMORY:
         from .adapters.memory import MemoryStore  # noqa: PLC0415 - only one engine is needed
 
-        return MemoryStore(), run_subscriber
+        return MemoryStore(), None
     if "://" in data:
         raise OrdersError(
             f"no engine for {data.partition(':')[0]} stores", "give a directory, or :memory:"
@@ -211,7 +214,7 @@ def _open(data: str, settings: Settings, warn: Callable[[str], None]) -> tuple[S
     from .adapters.files.store import FilesStore  # noqa: PLC0415 - same
 
     if settings.fault is None:
-        return FilesStore(Path(data), lock_timeout=settings.lock_timeout, warn=warn), run_subscriber
+        return FilesStore(Path(data), lock_timeout=settings.lock_timeout, warn=warn), None
     from .adapters.files.faults import Fault, FaultyDisk  # noqa: PLC0415 - off, it costs nothing
 
     disk = FaultyDisk(Fault.parse(settings.fault))

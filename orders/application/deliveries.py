@@ -11,7 +11,6 @@ by name.
 from collections.abc import Callable, Collection, Iterable, Sequence
 from time import perf_counter
 
-import msgspec
 from msgspec.structs import replace
 
 from ..domain.text import shorten
@@ -31,17 +30,6 @@ Reactor = Callable[[Collection[str]], Subscriber]
 """Makes what reacts for a policy to the events with these ids, and to no others."""
 
 
-def run_subscriber(subscriber: Subscriber, event: Event) -> None:
-    """Run a subscriber with an event; raise what it raises."""
-    subscriber.run(event)
-
-
-class _Redelivered(msgspec.Struct, frozen=True):
-    done: int
-    unknown: list[Delivery]  # this process lacks the subscriber, or the class of the event
-    taken: list[Delivery]  # somebody else was quicker
-
-
 class Deliveries:
     """Delivers events to subscribers and records what came of it.
 
@@ -49,13 +37,12 @@ class Deliveries:
         store: where deliveries are recorded.
         bus: knows the subscribers.
         uow: makes a subscriber's effects and the record of its run one commit.
-        run: runs a subscriber with an event; a fault may stand in between.
         find_reactor: returns what makes the policy of a name react again, or None.
         is_strict: whether `deliver` raises what a subscriber raises.
 
     Attributes:
         bus: the bus.
-        run: what runs a subscriber; a demo replaces it to have it fail.
+        run: runs a subscriber with an event; who replaces it can have that fail.
     """
 
     def __init__(
@@ -63,7 +50,6 @@ class Deliveries:
         store: Store,
         bus: MessageBus,
         uow: UnitOfWork,
-        run: Callable[[Subscriber, Event], object] = run_subscriber,
         *,
         find_reactor: Callable[[str], Reactor | None] = lambda _name: None,
         is_strict: bool = False,
@@ -71,8 +57,9 @@ class Deliveries:
         self._store = store
         self.bus = bus
         self._uow = uow
-        self.run = run
+        self.run: Callable[[Subscriber, Event], object] = lambda each, event: each.run(event)
         self._is_strict = is_strict
+        self._tries = 1 if is_strict else TRIES
         self._find_reactor = find_reactor
 
     def deliver(self, subscriber: Subscriber, event: Event) -> None:
@@ -83,7 +70,7 @@ class Deliveries:
         delivery = Delivery(event.id, subscriber.name)
         if delivery.key in self._uow.expected:
             self._uow.expected.discard(delivery.key)
-            error = self._attempt(subscriber, event, delivery, 1 if self._is_strict else TRIES)
+            error = self._attempt(subscriber, event, delivery, self._tries)
         else:  # published past the log: nothing is recorded
             error = self._run_unrecorded(subscriber, event)
         if error is not None and self._is_strict:
@@ -99,7 +86,8 @@ class Deliveries:
         claims = [
             (found, _next_attempt(replace(found, deaths=found.deaths + 1))) for found in abandoned
         ]
-        return self._redeliver(claims, TRIES).done
+        done, _, _ = self._redeliver(claims, TRIES)
+        return done
 
     def retry(self, ids: Sequence[str] | None = None) -> tuple[int, int]:
         """Make failed deliveries once more; return how many are done, of how many tried.
@@ -117,16 +105,16 @@ class Deliveries:
         else:
             found = self._beginning_with(ids)
         attempts = [_next_attempt(replace(one, retries=one.retries + 1)) for one in found]
-        result = self._redeliver(list(zip(found, attempts, strict=True)), 1)
-        if ids is not None and (missing := result.unknown or result.taken):
+        done, unknown, taken = self._redeliver(list(zip(found, attempts, strict=True)), 1)
+        if ids is not None and (missing := unknown or taken):
             why = (
                 "its subscriber, or the class of the event, is not known to this process"
-                if result.unknown
+                if unknown
                 else "another process is at it"
             )
             event, subscriber = missing[0].key
             raise OrdersError(f"event {event} cannot be delivered to {subscriber}: {why}")
-        return result.done, len(found) - len(result.taken)
+        return done, len(found) - len(taken)
 
     def react(self, subscriber: Subscriber, event: Event, seen: Cursor) -> None:
         """Run a policy's reaction to an event, up to three times; record what came of it.
@@ -140,8 +128,8 @@ class Deliveries:
             AlreadySettled: the log says so after that.
             StoreError: it could not be recorded.
         """
-        tries = 1 if self._is_strict else TRIES
-        error = self._attempt(subscriber, event, Delivery(event.id, subscriber.name), tries, seen)
+        delivery = Delivery(event.id, subscriber.name)
+        error = self._attempt(subscriber, event, delivery, self._tries, seen)
         if error is not None and self._is_strict:
             raise error
 
@@ -170,8 +158,14 @@ class Deliveries:
             found |= fitting
         return list(found.values())
 
-    def _redeliver(self, claims: Sequence[tuple[Delivery, Delivery]], tries: int) -> "_Redelivered":
-        """Claim deliveries, each given with its next attempt, and make them."""
+    def _redeliver(
+        self, claims: Sequence[tuple[Delivery, Delivery]], tries: int
+    ) -> tuple[int, list[Delivery], list[Delivery]]:
+        """Claim deliveries, each given with its next attempt, and make them.
+
+        Returns how many are done, those whose subscriber or event this process does not know,
+        and those where somebody else was quicker.
+        """
         subscribers = self._subscribers(found for found, _ in claims)
         events = self._store.messages(
             {found.event for found, _ in claims if found.subscriber in subscribers}
@@ -191,7 +185,7 @@ class Deliveries:
                 self._fail(subscriber, event, error, failed, None)
             else:
                 done += self._attempt(subscriber, event, attempt, tries) is None
-        return _Redelivered(done, unknown, taken)
+        return done, unknown, taken
 
     def _subscribers(self, deliveries: Iterable[Delivery]) -> dict[str, Subscriber]:
         """Return who makes these deliveries, as far as this process knows them."""

@@ -7,8 +7,8 @@ import typer
 
 from .. import __version__
 from ..application.store import Status
-from ..domain.text import count
 from ..errors import OrdersError
+from ..queries.wording import count
 from .mistakes import UnknownName
 from .options import open_store
 from .output import Console, wrapped

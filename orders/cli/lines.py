@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Literal, NamedTuple, Protocol
 
 from ..application.store import Delivery, Record, Status
-from ..domain.text import ordinal
 from ..messaging.bus import MessageBus
-from ..messaging.message import Command, Message, UnknownMessage, detail, name_of
-from ..messaging.subscriptions import Handler, display_name, link_of, place_of
+from ..messaging.message import Command, Message, UnknownMessage
+from ..messaging.subscriptions import Handler, display_name
 from ..projections.policy import Policy
+from ..queries.wording import detail, link_of, name_of, ordinal, place_of
 
 SHORT_ID = 8  # characters of an id that are shown; any unambiguous beginning will do
 
@@ -103,7 +103,7 @@ def handler_of(name: str, app: Wired) -> Handler | None:
 def _messages(record: Record, app: Wired) -> Iterator[Line]:
     for message in record.messages:
         is_command = isinstance(message, Command)
-        handler = app.bus.handler(type(message)) if isinstance(message, Command) else None
+        handler = next(iter(app.bus.handlers(type(message))), None) if is_command else None
         yield Line(
             record.number,
             message.time,

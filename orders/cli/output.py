@@ -25,7 +25,7 @@ from ..application.store import Account
 from ..domain.order import OrderState
 from ..domain.text import safe, safe_json, shorten
 from ..errors import ImportRefused, Interrupted, OrdersError, StoreError, describe
-from ..messaging.message import Event, name_of
+from ..messaging.message import Event
 from ..messaging.subscriptions import Subscriber
 from ..tools.json_lines import as_json
 from . import rows
@@ -142,7 +142,7 @@ class Console:
         if not is_recorded:
             so_far += "; the delivery was not recorded and is still pending"
         self.warn(
-            f"{subscriber.name} failed on {name_of(event)} {event.id}:"
+            f"{subscriber.name} failed on {type(event).__name__} {event.id}:"
             f" {shorten(describe(error), 200)}; {so_far}",
             "orders deliveries --failed, then orders retry --all" if is_recorded else None,
         )

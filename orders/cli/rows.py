@@ -9,17 +9,10 @@ import msgspec
 from ..application.store import Account, Delivery, Finding, Record
 from ..domain.order import OrderState
 from ..messaging.bus import MessageBus
-from ..messaging.message import (
-    Command,
-    Event,
-    Message,
-    UnknownMessage,
-    detail,
-    name_of,
-    own_fields,
-)
-from ..messaging.subscriptions import Handler, Target, matches, source_of
+from ..messaging.message import Command, Event, Message, UnknownMessage, message_classes
+from ..messaging.subscriptions import Handler, Target, matches
 from ..queries.history import Step
+from ..queries.wording import detail, name_of, own_fields, source_of
 from ..tools.json_lines import as_json
 from .times import iso
 
@@ -141,8 +134,8 @@ def wiring(bus: MessageBus, policies: Mapping[Handler, Collection[Target]]) -> I
         bus: knows its handlers and subscribers.
         policies: what reacts to which events besides.
     """
-    for message, functions in sorted(bus.wiring(), key=lambda row: issubclass(row[0], Event)):
-        handled_by = [*functions]
+    for message in sorted(message_classes().values(), key=lambda kind: issubclass(kind, Event)):
+        handled_by = bus.handlers(message)
         if issubclass(message, Event):
             for react, follow in policies.items():
                 handled_by += [react] * any(matches(target, message) for target in follow)

@@ -10,8 +10,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ..domain.order import OrderState
-from ..messaging.subscriptions import display_name, link_of, place_of
+from ..messaging.subscriptions import display_name
 from ..queries.trace import Node
+from ..queries.wording import link_of, place_of
 from .lines import MARKS, NAMES, SHORT_ID
 from .rendering import LINE_STYLES, TINY, Fitted, local, text_of
 

@@ -15,7 +15,8 @@ from ..application.handlers import COMMAND_HANDLERS, EVENT_SUBSCRIBERS
 from ..cli.lines import MARKS, SHORT_ID
 from ..domain.text import shorten
 from ..messaging.message import Command, Message
-from ..messaging.subscriptions import display_name, place_of
+from ..messaging.subscriptions import display_name
+from ..queries.wording import place_of
 
 WIDTH = 480  # characters of a line of the log
 _ID = re.compile(r"([0-9a-f]{8})-[0-9a-f]{4}-4[0-9a-f-]{18}")

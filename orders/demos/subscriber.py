@@ -11,8 +11,7 @@ from typing import Any
 from pubsub.core import Publisher  # noqa: TID251 - to be compared with
 
 from ..application.handlers import place_order
-from ..domain.text import count
-from ..messaging.subscriptions import place_of
+from ..queries.wording import count, place_of
 from .stage import Stage
 
 Call = Callable[[str, list[str]], None]

@@ -27,7 +27,7 @@ from ..errors import (
     WiringError,
     WrongPayload,
 )
-from .message import Command, Event, Message, message_classes
+from .message import Command, Event, Message
 from .subscriptions import (
     Handler,
     Subscriber,
@@ -200,18 +200,11 @@ class MessageBus:
             self._heard[event] = heard
         return heard
 
-    def wiring(self) -> list[tuple[type[Message], list[Handler]]]:
-        """Return each message with a topic and the functions that hear it, in order."""
-        return [
-            (kind, [subscriber.function for subscriber in self.subscribers(kind)])
-            if issubclass(kind, Event)
-            else (kind, [self._handlers[kind][0]] if kind in self._handlers else [])
-            for kind in message_classes().values()
-        ]
-
-    def handler(self, command: type[Command]) -> Handler | None:
-        """Return the command's handler, or None."""
-        return self._handlers[command][0] if command in self._handlers else None
+    def handlers(self, message: type[Message]) -> list[Handler]:
+        """Return the functions that messages of this class are given to, in order."""
+        if issubclass(message, Event):
+            return [subscriber.function for subscriber in self.subscribers(message)]
+        return [handler for kind, (handler, _) in self._handlers.items() if kind is message]
 
     def subscriber(self, name: str) -> Subscriber | None:
         """Return the subscriber of this name, or None."""

@@ -20,7 +20,7 @@ to read the older ones:
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from copy import copy
 from datetime import UTC, datetime
 from types import MappingProxyType, NoneType
@@ -174,32 +174,6 @@ class UnknownMessage(Message, frozen=True, kw_only=True):
 
     name: str
     fields: dict[str, Any]
-
-
-def name_of(message: Message) -> str:
-    """Return the class name that the message was stored under."""
-    return message.name if isinstance(message, UnknownMessage) else type(message).__name__
-
-
-def own_fields(message: Message) -> dict[str, Any]:
-    """Return a message's time and the fields that only its class has, as far as they are set."""
-    if isinstance(message, UnknownMessage):
-        return {"time": message.time, **message.fields}
-    common = set(Message.__struct_fields__) - {"time"}
-    return {
-        name: value
-        for name, value in msgspec.structs.asdict(message).items()
-        if name not in common and value is not None
-    }
-
-
-def detail(message: Message, without: Collection[str] = ("time",)) -> str:
-    """Return the message's own fields as ``name=JSON``."""
-    return " ".join(
-        f"{name}={msgspec.json.encode(value).decode()}"
-        for name, value in own_fields(message).items()
-        if name not in without
-    )
 
 
 def decode_message(data: bytes) -> Message:

@@ -1,10 +1,9 @@
 """Who wants to hear which events: by class, by topic, or by a glob of topics."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from functools import partial
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, unwrap
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -54,36 +53,9 @@ def matches(target: Target, event: type[Event]) -> bool:
     return issubclass(event, target)
 
 
-def targeted(targets: Iterable[Target]) -> tuple[type[Event], ...]:
-    """Return the classes of events that are meant by any of these targets."""
-    events = [kind for kind in message_classes().values() if issubclass(kind, Event)]
-    wanted = tuple(targets)
-    return tuple(kind for kind in events if any(matches(target, kind) for target in wanted))
-
-
 def display_name(handler: Handler) -> str:
     """Return what a handler is called in messages."""
     return getattr(handler, "__qualname__", type(handler).__qualname__)
-
-
-def place_of(handler: Handler) -> str | None:
-    """Return the file and line where a handler begins, if it has source: ``handlers.py:20``."""
-    code = getattr(unwrap(handler), "__code__", None)
-    return f"{Path(code.co_filename).name}:{code.co_firstlineno}" if code else None
-
-
-def link_of(handler: Handler) -> str | None:
-    """Return the address of a handler's source, which terminals can open, if it has one."""
-    code = getattr(unwrap(handler), "__code__", None)
-    if code is None or not (path := Path(code.co_filename)).is_absolute():
-        return None  # typed in, or made while running
-    return f"{path.as_uri()}#{code.co_firstlineno}"
-
-
-def source_of(handler: Handler) -> str:
-    """Return a handler's name with the place where it begins."""
-    place = place_of(handler)
-    return f"{display_name(handler)} ({place})" if place else display_name(handler)
 
 
 def stable_name(handler: Handler, given: str | None) -> str:

@@ -16,9 +16,9 @@ from ..application.deliveries import Deliveries
 from ..application.store import START, Cursor, Match, Snapshot, Store
 from ..errors import AlreadySettled, DuplicateSubscriber, FollowerError, StoreError, WiringError
 from ..messaging.message import Event, is_hyphenated
-from ..messaging.subscriptions import check_target, targeted
+from ..messaging.subscriptions import check_target
 from .policy import Policy, reacting, reaction
-from .projection import Projection
+from .projection import Projection, followed
 
 P = TypeVar("P", bound=Projection)
 
@@ -56,7 +56,7 @@ class Follower:
         self._policy = projection if isinstance(projection, Policy) else None
         self._store = store
         self._deliveries = deliveries
-        self._types = targeted(projection.follow)
+        self._types = followed(projection)
         self._kept = START  # the cursor of the snapshot
         self._is_partial = False  # whether an event may be folded in half
         self._recorded: set[str] = set()  # ids of events whose reaction the log has recorded

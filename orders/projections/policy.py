@@ -14,8 +14,8 @@ from ..application.deliveries import Reactor
 from ..application.store import Match, Store
 from ..messaging.bus import MessageBus
 from ..messaging.message import Command, Event
-from ..messaging.subscriptions import Subscriber, targeted
-from .projection import Projection
+from ..messaging.subscriptions import Subscriber
+from .projection import Projection, followed
 
 
 class Policy(Projection):
@@ -67,7 +67,7 @@ def reactor(store: Store, bus: MessageBus, make: Callable[[], Policy]) -> Reacto
         @cache
         def reactions() -> dict[str, Reaction]:
             policy, found = make(), {}
-            types = targeted(policy.follow)
+            types = followed(policy)
             for record in store.read(match=Match(types=types)):
                 for event in record.messages:
                     if isinstance(event, types):

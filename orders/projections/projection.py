@@ -12,8 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from ..messaging.message import Event
-from ..messaging.subscriptions import Target
+from ..messaging.message import Event, message_classes
+from ..messaging.subscriptions import Target, matches
 
 
 class Projection(ABC):
@@ -62,3 +62,9 @@ class Projection(ABC):
             table: {document[key]: document[value] for document in documents[table].values()}
             for table, (key, value) in self.columns.items()
         }
+
+
+def followed(projection: Projection) -> tuple[type[Event], ...]:
+    """Return the classes of the events that a projection wants."""
+    events = [kind for kind in message_classes().values() if issubclass(kind, Event)]
+    return tuple(kind for kind in events if any(matches(each, kind) for each in projection.follow))

@@ -6,12 +6,12 @@ from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, Protocol
 
 from ..application.store import Delivery, Failure, Match, Status, Store
-from ..domain.text import count, ordinal
 from ..messaging.bus import MessageBus
-from ..messaging.message import Command, Event, Message, UnknownMessage, detail, name_of
-from ..messaging.subscriptions import Handler, place_of, source_of
+from ..messaging.message import Command, Event, Message, UnknownMessage
+from ..messaging.subscriptions import Handler
 from ..projections.follower import waiting_for
 from ..projections.policy import Policy
+from .wording import count, detail, name_of, ordinal, place_of, source_of
 
 
 class Traced(Protocol):
@@ -137,7 +137,7 @@ def _message_node(app: Traced, number: int, message: Message, order_id: str) -> 
     text = detail(message, ("time", "order_id") if _order_id(message) == order_id else ("time",))
     if isinstance(message, Command):
         kind: Kind = "command"
-        handler, note = app.bus.handler(type(message)), ""
+        handler, note = next(iter(app.bus.handlers(type(message))), None), ""
     else:
         own = detail(message, ("time", "order_id", "items", "customer", "key"))
         kind, handler, note = "event", None, f"{own}  line {number}".strip()

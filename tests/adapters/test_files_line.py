@@ -27,7 +27,8 @@ from orders.adapters.files.line import (
 )
 from orders.application.store import Delivery, Failure
 from orders.domain.order import OrderState
-from orders.messaging.message import UnknownMessage, message_classes, name_of
+from orders.messaging.message import UnknownMessage, message_classes
+from orders.queries.wording import name_of
 
 NOW = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
 

@@ -44,7 +44,8 @@ from orders.errors import (
     OrdersError,
     WrongPayload,
 )
-from orders.messaging.message import MAX_HOPS, UnknownMessage, name_of
+from orders.messaging.message import MAX_HOPS, UnknownMessage
+from orders.queries.wording import name_of
 
 
 class CrateFilled(Event, frozen=True):

@@ -12,7 +12,7 @@ from orders.application import handlers
 from orders.application.store import Delivery, Record
 from orders.cli.lines import lines_of
 from orders.messaging.message import UnknownMessage, now
-from orders.messaging.subscriptions import place_of
+from orders.queries.wording import place_of
 
 HEBREW = "עדה לאבלייס"
 WIDE = [

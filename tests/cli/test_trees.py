@@ -9,7 +9,7 @@ from screens import plain, width
 
 from orders import CancelOrder, OrderCreated, PlaceOrder, ShipOrder, bootstrap
 from orders.application import handlers
-from orders.messaging.subscriptions import place_of
+from orders.queries.wording import place_of
 
 PLACE, NOTIFY, CREATED = (
     place_of(handler)

@@ -11,7 +11,7 @@ import pytest
 from pubsub import pub  # noqa: TID251 - to see that nothing reaches it
 from pubsub.core import Publisher  # noqa: TID251 - to see what it refuses
 
-from orders import Command, Event, MessageBus, NotifySales, OrderCreated, PlaceOrder, bootstrap
+from orders import Command, Event, MessageBus, NotifySales, PlaceOrder, bootstrap
 from orders.errors import (
     DuplicateHandler,
     DuplicateSubscriber,
@@ -588,12 +588,9 @@ def test_the_wiring_can_be_read(bus):
     pack = lambda command: None
     bus.register(PackBox, pack)
     bus.subscribe("box-*", fails)
-    wiring = dict(bus.wiring())
-    assert wiring[PackBox] == [pack]
-    assert wiring[SealBox] == wiring[PalletMoved] == []
-    assert wiring[BoxPacked] == wiring[BoxSealed] == [fails]
-    assert OrderCreated in wiring
-    assert BoxEvent not in wiring
+    assert bus.handlers(PackBox) == [pack]
+    assert bus.handlers(SealBox) == bus.handlers(PalletMoved) == []
+    assert bus.handlers(BoxPacked) == bus.handlers(BoxSealed) == [fails]
 
 
 # Threads

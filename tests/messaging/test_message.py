@@ -22,7 +22,8 @@ from orders import (
     ShipOrder,
 )
 from orders.errors import DuplicateMessage, WiringError, WrongPayload
-from orders.messaging.message import UnknownMessage, decode_message, message_classes, name_of
+from orders.messaging.message import UnknownMessage, decode_message, message_classes
+from orders.queries.wording import name_of
 
 
 class PackParcel(Command, frozen=True):

@@ -5,12 +5,12 @@ from typing import ClassVar
 
 from orders import Command, Event, OrderCreated, OrderShipped, PlaceOrder, ShipOrder, bootstrap
 from orders.adapters.files.store import FilesStore
-from orders.messaging.message import name_of
 from orders.projections.follower import Follower
 from orders.projections.policy import Policy
 from orders.projections.projection import Projection
 from orders.projections.runners import MultiThreadedRunner, SingleThreadedRunner
 from orders.projections.shipped import ItemSales
+from orders.queries.wording import name_of
 
 RUNNERS = (SingleThreadedRunner, MultiThreadedRunner)
 TIMEOUT = 60  # seconds, for what takes a few milliseconds

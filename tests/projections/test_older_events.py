@@ -11,8 +11,8 @@ from following import Heard, followed, heard_by, messages
 from orders import Event, PlaceOrder, bootstrap
 from orders.application.store import START
 from orders.errors import FollowerError, UnreadableMessage
-from orders.messaging.message import name_of
 from orders.projections.runners import SingleThreadedRunner
+from orders.queries.wording import name_of
 
 DAY = datetime(2026, 11, 21, tzinfo=UTC)
 

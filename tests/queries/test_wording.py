@@ -2,7 +2,7 @@
 
 import pytest
 
-from orders.domain.text import count, ordinal
+from orders.queries.wording import count, ordinal
 
 
 @pytest.mark.parametrize(
