@@ -129,13 +129,14 @@ class Deliveries:
             StoreError: it could not be recorded.
         """
         delivery = Delivery(event.id, subscriber.name)
-        error = self._attempt(subscriber, event, delivery, self._tries, seen)
+        with self.bus.handling_of(event):
+            error = self._attempt(subscriber, event, delivery, self._tries, seen)
         if error is not None and self._is_strict:
             raise error
 
     def _run_unrecorded(self, subscriber: Subscriber, event: Event) -> BaseException | None:
         try:
-            with self.bus.handling_of(event), self._uow.begin():  # which it cannot leave open
+            with self._uow.begin():  # which it cannot leave open
                 subscriber.run(event)
         except KeyboardInterrupt:
             self._store.release()  # what waits behind this event
@@ -184,7 +185,8 @@ class Deliveries:
                 )
                 self._fail(subscriber, event, error, failed, None)
             else:
-                done += self._attempt(subscriber, event, attempt, tries) is None
+                with self.bus.handling_of(event):
+                    done += self._attempt(subscriber, event, attempt, tries) is None
         return done, unknown, taken
 
     def _subscribers(self, deliveries: Iterable[Delivery]) -> dict[str, Subscriber]:
@@ -217,10 +219,10 @@ class Deliveries:
         for attempt in range(first, first + tries):
             start, has_run = perf_counter(), False
             try:
-                with self.bus.handling_of(event), self._uow.begin() as uow:
+                with self._uow.begin() as uow:
                     self.run(subscriber, event)
                     has_run = True
-                    uow.settle(_outcome(delivery, attempt, start, None, failures), seen)
+                    uow.unit.settle(_outcome(delivery, attempt, start, None, failures), seen)
             except KeyboardInterrupt:
                 self._store.release()
                 raise
@@ -251,8 +253,8 @@ class Deliveries:
     ) -> BaseException | None:
         """Record and report that a delivery has failed; or leave it pending, for anybody."""
         try:
-            with self.bus.handling_of(event), self._uow.begin() as uow:
-                uow.settle(outcome, seen)
+            with self._uow.begin() as uow:
+                uow.unit.settle(outcome, seen)
         except AlreadySettled:
             return None
         except StoreError as error:

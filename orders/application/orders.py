@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..domain.events import Added
 from ..domain.order import Order, OrderState
 from ..errors import AmbiguousOrder, OrderNotFound, WiringError, WrongPayload
 from .store import EVERY_ORDER, Filter, Store
@@ -84,7 +85,10 @@ class UnitOrders:
             WrongPayload: it is no Order, or another copy of it is under the unit.
             OrdersError: no unit is open.
         """
-        self._uow.add(order)
+        if not isinstance(order, Order):
+            raise WrongPayload(f"{type(order).__name__} is no Order", "add what `get` returned")
+        if self._unit.add(order):
+            self._uow.announce(Added, [order.id])
 
     def get(self, order_id: str) -> Order:
         """Return the order, to be changed: its events are stored with the unit.

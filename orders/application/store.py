@@ -31,7 +31,7 @@ class Failure(msgspec.Struct, frozen=True):
     error: str
 
 
-class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
+class Delivery(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What is known of one event's delivery to one subscriber.
 
     pending -> done
@@ -70,7 +70,7 @@ class Account(msgspec.Struct, frozen=True):
     is_abandoned: bool  # it is pending, and whoever set out to make it is gone
 
 
-class Change(msgspec.Struct, frozen=True):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """What a commit makes of one order."""
 
     state: OrderState  # afterwards
@@ -102,6 +102,8 @@ class Commit(msgspec.Struct, frozen=True):
 
 def changed_by_plugins(commit: Commit) -> tuple[OrderState, ...]:
     """Return the orders that events of plugins change: a process without these is to know, too."""
+    if not commit.changes:
+        return ()
     changed = {
         message.order_id
         for message in commit.messages

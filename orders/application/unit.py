@@ -59,8 +59,17 @@ class Unit:
     def begin(self, opened_by: object, cause: Message | None) -> None:
         """Open a block."""
         serial = next_serial()
-        sizes = len(self.orders), len(self._emitted), self._changes, len(self._outcomes)
-        self.blocks.append(Block(ref(opened_by), serial, cause, *sizes))
+        self.blocks.append(
+            Block(
+                ref(opened_by),
+                serial,
+                cause,
+                len(self.orders),
+                len(self._emitted),
+                self._changes,
+                len(self._outcomes),
+            )
+        )
         self._causes.append((serial, cause))
 
     def end(self) -> None:
@@ -135,7 +144,7 @@ class Unit:
         self.emit(event)
 
     def settle(self, outcome: Delivery, seen: Cursor | None) -> None:
-        """Take in what came of a delivery; see `Commit` for reactions, which have `seen`."""
+        """Have what came of a delivery stored; see `Commit` for reactions, which have `seen`."""
         if seen is None:
             self._outcomes.append(outcome)
         else:
@@ -151,12 +160,10 @@ class Unit:
         for order in self.orders.values():
             happened += order.recorded
         happened.sort(key=_serial)
-        stamped: dict[str, Message] = {}
-        for serial, message in happened:
-            if message.id not in stamped:  # what orders have recorded has no cause yet
-                cause = None if message.correlation_id else self._cause_at(serial)
-                stamped[message.id] = message.caused_by(cause)
-        return list(stamped.values())
+        return [  # what orders have recorded has no cause yet
+            message if message.correlation_id else message.caused_by(self._cause_at(serial))
+            for serial, message in happened
+        ]
 
     def commit(self, messages: list[Message], pending: tuple[Delivery, ...]) -> Commit:
         """Return what is to be stored."""

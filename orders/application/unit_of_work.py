@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Self
 
-from ..domain.events import Added, Committed, OrderEvent, RolledBack, UnitEvent
-from ..domain.order import Order, is_change
+from ..domain.events import Committed, OrderEvent, RolledBack, UnitEvent
+from ..domain.order import is_change
 from ..errors import AlreadySettled, OrdersError, StoreError, WiringError, WrongPayload
 from ..messaging.bus import MessageBus
 from ..messaging.message import Command, Event
 from .orders import UnitOrders
-from .store import Commit, Cursor, Delivery, Store
+from .store import Commit, Delivery, Store
 from .unit import Unit
 
 SMALL_UNIT = 10  # events; what the subscribers of more have only recorded is stored together
@@ -100,13 +100,6 @@ class UnitOfWork:
         """Whether we are inside a unit."""
         return self._current() is not None
 
-    def add(self, order: Order) -> None:
-        """Put `order` under the unit; see `UnitOrders.add`."""
-        if not isinstance(order, Order):
-            raise WrongPayload(f"{type(order).__name__} is no Order", "add what `get` returned")
-        if self.unit.add(order):
-            self._announce(Added, [order.id])
-
     def emit(self, event: Event) -> None:
         """Have `event` published once the unit is stored; outside a unit, store it at once.
 
@@ -126,16 +119,6 @@ class UnitOfWork:
             unit.emit_change(caused, self._store.order(caused.order_id))
         else:
             unit.emit(caused)
-
-    def settle(self, outcome: Delivery, seen: Cursor | None = None) -> None:
-        """Record with this unit what came of a delivery.
-
-        Args:
-            outcome: of a delivery that must still be pending when the unit is stored; or, with
-                `seen`, of one that nobody may have recorded before.
-            seen: up to where such records were looked for.
-        """
-        self.unit.settle(outcome, seen)
 
     def on_handled(self, command: Command) -> None:
         """Store a command that was handled inside an open unit along with it.
@@ -200,7 +183,7 @@ class UnitOfWork:
     def _abandon(self, unit: Unit) -> None:
         """Undo a unit whose blocks do not nest, so that none of them is stored."""
         while unit.blocks:
-            self._announce(RolledBack, unit.undo())
+            self.announce(RolledBack, unit.undo())
 
     def _complete(self, unit: Unit) -> None:
         """Store a unit whose last block is over; publish its events."""
@@ -253,7 +236,7 @@ class UnitOfWork:
 
     def _roll_back(self, unit: Unit) -> None:
         """Undo the innermost block; what was emitted to survive this goes on without it."""
-        self._announce(RolledBack, unit.undo())
+        self.announce(RolledBack, unit.undo())
         if unit.blocks:
             return
         try:
@@ -302,7 +285,8 @@ class UnitOfWork:
             self._store.release()
             self._warn(f"what came of {len(outcomes):,} deliveries was not recorded: {error}")
 
-    def _announce(self, kind: type[UnitEvent], order_ids: Iterable[str]) -> None:
+    def announce(self, kind: type[UnitEvent], order_ids: Iterable[str]) -> None:
+        """Say that this has happened to these orders."""
         if announcements := self._announcements(kind, order_ids):
             self._bus.publish(*announcements)
 

@@ -27,10 +27,11 @@ from .text import unsafe_character
 MAX_ITEMS = 1000
 MAX_TEXT = 500  # characters of an item, a customer or a key, after trimming
 
-_serial = count()
+next_serial = count().__next__
+"""Return a number greater than that of every change made before; see `Order.undo_since`."""
 
 
-class OrderState(msgspec.Struct, frozen=True):
+class OrderState(msgspec.Struct, frozen=True, gc=False):
     """An order as everybody sees it; its JSON is the order's JSON."""
 
     id: str
@@ -90,12 +91,10 @@ def is_change(event: type[Message]) -> bool:
 
 def _rule(event: type[OrderEvent]) -> Callable[..., OrderState]:
     """Return what `apply` calls for events of this class; quicker than `apply` finds it."""
-    if event not in _rules:
-        rule = apply.dispatch(event)
-        if rule is _no_rule:  # as yet
-            return rule
+    rule = _rules.get(event) or apply.dispatch(event)
+    if rule is not _no_rule:
         _rules[event] = rule
-    return _rules[event]
+    return rule
 
 
 def evolve(order: OrderState | None, event: OrderEvent) -> OrderState:
@@ -115,11 +114,6 @@ def statuses() -> list[str]:
     for kind in kinds:
         kinds += kind.__subclasses__()
     return list(dict.fromkeys(kind.status for kind in kinds if kind.status))
-
-
-def next_serial() -> int:
-    """Return a number greater than that of every change made before; see `Order.undo_since`."""
-    return next(_serial)
 
 
 class Order:

@@ -21,7 +21,6 @@ to read the older ones:
 import os
 import re
 from collections.abc import Mapping
-from copy import copy
 from datetime import UTC, datetime
 from types import MappingProxyType, NoneType
 from typing import Any, ClassVar, Self, get_args, get_origin
@@ -60,7 +59,13 @@ def now() -> datetime:
 
 
 class Message(
-    msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=True, omit_defaults=True
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    tag_field="type",
+    tag=True,
+    omit_defaults=True,
+    gc=False,
 ):
     """Base of commands and events; a class without a topic is a family, not a message.
 
@@ -129,7 +134,8 @@ class Message(
         """
         if self.correlation_id:
             return self
-        stamped = copy(self)  # nobody else has it yet, so it may be filled in
+        # As `copy.copy`, in a quarter of the time; nobody else has it yet, so it may be filled in.
+        stamped: Self = self.__copy__()  # type: ignore[attr-defined]
         if cause is None:
             force_setattr(stamped, "correlation_id", self.id)
             return stamped
