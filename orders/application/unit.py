@@ -59,17 +59,8 @@ class Unit:
     def begin(self, opened_by: object, cause: Message | None) -> None:
         """Open a block."""
         serial = next_serial()
-        self.blocks.append(
-            Block(
-                ref(opened_by),
-                serial,
-                cause,
-                len(self.orders),
-                len(self._emitted),
-                self._changes,
-                len(self._outcomes),
-            )
-        )
+        sizes = len(self.orders), len(self._emitted), self._changes, len(self._outcomes)
+        self.blocks.append(Block(ref(opened_by), serial, cause, *sizes))
         self._causes.append((serial, cause))
 
     def end(self) -> None:

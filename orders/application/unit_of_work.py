@@ -71,7 +71,9 @@ class UnitOfWork:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if (unit := self._innermost(error)) is None:
+        unit = self._current()
+        if unit is None or unit.blocks[-1].opened_by() is not self or unit.process != os.getpid():
+            self._refuse_to_end(unit, error)
             return
         try:
             if error is not None:
@@ -126,17 +128,15 @@ class UnitOfWork:
         Raises:
             WiringError: its handler has left a unit of work open.
         """
-        if (unit := self._current()) is None:
-            self._stored.discard(command.id)
-            return
-        if unit.blocks[-1].cause is command:
-            self._abandon(unit)
-            raise WiringError(
-                f"the handler of {type(command).__name__} has left a unit of work open, so"
-                " nothing was stored",
-                "use `with uow:`",
-            )
-        self._note(command, unit)
+        if (unit := self._current()) is not None:
+            if unit.blocks[-1].cause is command:
+                self._abandon(unit)
+                raise WiringError(
+                    f"the handler of {type(command).__name__} has left a unit of work open, so"
+                    " nothing was stored",
+                    "use `with uow:`",
+                )
+            self._note(command, unit)
         self._stored.discard(command.id)
 
     def on_refused(self, command: Command) -> None:
@@ -166,19 +166,15 @@ class UnitOfWork:
         if command.id not in self._stored:
             unit.emit(command)
 
-    def _innermost(self, error: BaseException | None) -> Unit | None:
-        """Return the unit whose innermost block is ours; refuse to end any other."""
-        unit = self._current()
+    def _refuse_to_end(self, unit: Unit | None, error: BaseException | None) -> None:
+        """Undo a unit whose innermost block is not the one that ends."""
         if unit is not None:
-            if unit.blocks[-1].opened_by() is self and unit.process == os.getpid():
-                return unit
             self._abandon(unit)
         if error is None:
             raise WiringError(
                 "a unit of work has to end before those around it, and where it began: in the same"
                 " task, thread and process; nothing was stored"
             )
-        return None
 
     def _abandon(self, unit: Unit) -> None:
         """Undo a unit whose blocks do not nest, so that none of them is stored."""
@@ -189,9 +185,7 @@ class UnitOfWork:
         """Store a unit whose last block is over; publish its events."""
         commit = Commit()
         try:
-            messages = unit.messages()
-            events = [message for message in messages if isinstance(message, Event)]
-            commit = unit.commit(messages, self._pending(events))
+            commit, events = self._gather(unit)
             self._commit(commit)
         except BaseException as error:
             if isinstance(error, OrdersError) or not self._store.holds(commit):
@@ -208,13 +202,17 @@ class UnitOfWork:
         for order in unit.orders.values():
             order.mark_stored()
 
-    def _pending(self, events: Iterable[Event]) -> tuple[Delivery, ...]:
-        return tuple(
+    def _gather(self, unit: Unit) -> tuple[Commit, list[Event]]:
+        """Return what a unit stores, and what is published after that."""
+        messages = unit.messages()
+        events = [message for message in messages if isinstance(message, Event)]
+        pending = tuple(
             Delivery(event.id, subscriber.name)
             for event in events
             if event.stored
             for subscriber in self._bus.subscribers(type(event))
         )
+        return unit.commit(messages, pending), events
 
     def _commit(self, commit: Commit) -> None:
         """Store a commit, now or with others of its group; one of commands alone never."""
@@ -240,9 +238,8 @@ class UnitOfWork:
         if unit.blocks:
             return
         try:
-            survivors = unit.messages()
-            events = [message for message in survivors if isinstance(message, Event)]
-            self._commit(unit.commit(survivors, self._pending(events)))
+            commit, events = self._gather(unit)
+            self._commit(commit)
         except OrdersError as error:  # the error that caused the rollback matters more
             self._warn(f"what was to survive a rollback was not recorded: {error}")
         else:

@@ -65,7 +65,7 @@ class Message(
     tag_field="type",
     tag=True,
     omit_defaults=True,
-    gc=False,
+    gc=False,  # values of plain types make no cycles
 ):
     """Base of commands and events; a class without a topic is a family, not a message.
 
