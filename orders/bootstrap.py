@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from . import plugins as plugin_modules
-from .adapters.notifiers import ConsoleNotifier, open_notifier
+from .adapters.notifiers import open_notifier
 from .application.deliveries import Deliveries, Reactor
 from .application.handlers import COMMAND_HANDLERS, EVENT_SUBSCRIBERS
 from .application.orders import Orders
@@ -19,21 +19,12 @@ from .application.unit_of_work import UnitOfWork
 from .errors import DuplicateSubscriber, FollowerError, OrdersError, StoreError, WiringError
 from .messaging.bus import MessageBus
 from .messaging.message import Event
-from .messaging.subscriptions import Subscriber, log_failure
+from .messaging.subscriptions import Subscriber, log_failure, log_warning
 from .settings import MEMORY, Settings
 
 if TYPE_CHECKING:
     from .projections.policy import Policy
     from .projections.projection import Projection
-
-__all__ = ["App", "ConsoleNotifier", "bootstrap", "log_warning"]
-
-
-def log_warning(warning: str) -> None:
-    """Pass a warning on to `logging`, which prints it unless told otherwise."""
-    import logging  # noqa: PLC0415 - 5 ms that only a warning has to pay
-
-    logging.getLogger("orders").warning("%s", warning)
 
 
 class App:

@@ -19,14 +19,12 @@ from ..errors import ForbiddenMove, WrongPayload
 from ..messaging.message import Event, Message
 from .store import START, Change, Commit, Cursor, Delivery
 
-Serial = int  # see `next_serial`
-
 
 class Block(msgspec.Struct, frozen=True):
     """A `with` block: what opened it and why, and what the unit had collected by then."""
 
     opened_by: ReferenceType[object]
-    serial: Serial
+    serial: int  # see `next_serial`
     cause: Message | None
     orders: int  # how many there were, and so on
     emitted: int
@@ -49,8 +47,8 @@ class Unit:
         self.orders: dict[str, Order] = {}
         self.keys: dict[str, str] = {}
         self.blocks: list[Block] = []
-        self._causes: list[tuple[Serial, Message | None]] = []  # each from its serial on
-        self._emitted: dict[str, tuple[Serial, Message]] = {}  # by message id
+        self._causes: list[tuple[int, Message | None]] = []  # each from its serial on
+        self._emitted: dict[str, tuple[int, Message]] = {}  # by message id
         self._changes: dict[str, Change] = {}  # by events that were emitted by hand
         self._outcomes: list[Delivery] = []
         self._reactions: tuple[Delivery, ...] = ()
@@ -174,7 +172,7 @@ class Unit:
             is_durable=any(isinstance(message, Event) for message in stored),
         )
 
-    def _cause_at(self, serial: Serial) -> Message | None:
+    def _cause_at(self, serial: int) -> Message | None:
         """Return what was being handled when this happened; before the unit: as it began."""
         index = bisect(self._causes, serial, key=_serial) - 1
         return self._causes[max(index, 0)][1]

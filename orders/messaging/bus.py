@@ -234,7 +234,8 @@ class MessageBus:
         with suppress(Exception):
             self.on_failure(subscriber, event, error)
 
-    # pypubsub calls these two, one for every topic of commands, one for every topic of events.
+    # pypubsub calls these two, one for every topic of commands, one for every topic of events;
+    # their parameters are the payload that it lets a topic carry.
 
     def _handle(self, message: Command, reply: list[Any]) -> None:
         _, run = self._handlers[type(message)]
@@ -258,8 +259,7 @@ class MessageBus:
             self._handling.reset(token)
 
     def _listen(self, message: type[Message], listener: Callable[..., None]) -> None:
-        payload = _command_payload if issubclass(message, Command) else _event_payload
-        self._publisher.getTopicMgr().getOrCreateTopic(message.topic, payload)
+        self._publisher.getTopicMgr().getOrCreateTopic(message.topic, listener)
         self._publisher.subscribe(listener, message.topic)
 
     def _subscriber(self, handler: Handler, name: str | None) -> Subscriber:
@@ -303,11 +303,3 @@ class MessageBus:
             return result
 
         return run
-
-
-def _command_payload(message: Command, reply: list[Any]) -> None:
-    """Declare for pypubsub what a topic of commands carries."""
-
-
-def _event_payload(message: Event) -> None:
-    """Declare for pypubsub what a topic of events carries."""
