@@ -9,7 +9,7 @@ import msgspec
 from ..application.store import Account, Delivery, Finding, Record
 from ..domain.order import OrderState
 from ..messaging.bus import MessageBus
-from ..messaging.message import Command, Event, Message, UnknownMessage, message_classes
+from ..messaging.message import Command, Event, Message, as_stored, message_classes
 from ..messaging.subscriptions import Handler, Target, matches
 from ..queries.history import Step
 from ..queries.wording import detail, name_of, own_fields, source_of
@@ -145,9 +145,7 @@ def wiring(bus: MessageBus, policies: Mapping[Handler, Collection[Target]]) -> I
 
 
 def _message_object(message: Message) -> dict[str, Any]:
-    fields: dict[str, Any] = msgspec.to_builtins(message)
-    if isinstance(message, UnknownMessage):
-        fields |= {"type": fields.pop("name"), **fields.pop("fields")}
+    fields: dict[str, Any] = msgspec.to_builtins(as_stored(message))
     return fields
 
 

@@ -182,6 +182,14 @@ class UnknownMessage(Message, frozen=True, kw_only=True):
     fields: dict[str, Any]
 
 
+def as_stored(message: Message) -> Any:
+    """Return what its stored JSON is made of: the message, or of an unknown class what it was."""
+    if not isinstance(message, UnknownMessage):
+        return message
+    fields: dict[str, Any] = msgspec.to_builtins(message)
+    return fields | {"type": fields.pop("name"), **fields.pop("fields")}
+
+
 def decode_message(data: bytes) -> Message:
     """Decode one message from JSON.
 

@@ -212,6 +212,7 @@ def test_a_line_of_a_newer_format_and_another_shape_is_refused_as_such():
         format: int = FORMAT + 1
         commits: dict[str, int] = {}
         seq: str = "seven"
+        messages: tuple = ()
 
     with pytest.raises(UnreadableLineError, match=r"format 2, of a newer version of orders"):
         decode(encode(NewerLine()))
@@ -227,8 +228,10 @@ def test_a_message_of_a_class_unknown_here_is_kept_beside_the_known_ones():
 
     known = SAMPLE.messages[0]
     line = msgspec.structs.replace(SAMPLE, messages=(OrderFramed(), known))
-    unknown, other = decode(encode(line)).messages
+    raw = encode(line)
+    unknown, other = decode(raw).messages
     assert other == known
+    assert encode(decode(raw)) == raw
     assert isinstance(unknown, UnknownMessage)
     assert name_of(unknown) == "OrderFramed"
     assert (unknown.id, unknown.correlation_id, unknown.time) == ("m1", "c1", NOW)

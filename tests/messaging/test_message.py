@@ -22,7 +22,7 @@ from orders import (
     ShipOrder,
 )
 from orders.errors import DuplicateMessage, WiringError, WrongPayload
-from orders.messaging.message import UnknownMessage, decode_message, message_classes
+from orders.messaging.message import UnknownMessage, as_stored, decode_message, message_classes
 from orders.queries.wording import name_of
 
 
@@ -292,3 +292,28 @@ def test_any_message_survives_json_on_one_line(message):
     data = msgspec.json.encode(message)
     assert decode_message(data) == message
     assert b"\n" not in data
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+own_names = (texts | st.sampled_from(["name", "fields", "seq"])).filter(
+    lambda name: name not in {"type", "id", "correlation_id", "causation_id", "hops", "time"}
+)
+
+
+@given(st.dictionaries(own_names, json_values, max_size=4), texts, st.integers(0, 3))
+def test_a_message_of_an_unknown_class_is_stored_again_as_it_was(fields, tag, hops):
+    stamps = {"id": "1", "correlation_id": "2"} | ({"hops": hops} if hops else {})
+    stamps["time"] = "2026-11-21T09:30:00.123456Z"
+    data = msgspec.json.encode({"type": f"?{tag}", **stamps, **fields})
+    message = decode_message(data)
+    assert isinstance(message, UnknownMessage)
+    assert msgspec.json.encode(as_stored(message)) == data
+    assert as_stored(placed := PlaceOrder(("TV",))) is placed

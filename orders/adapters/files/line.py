@@ -31,7 +31,7 @@ from msgspec.structs import replace
 from ...application.store import Delivery
 from ...domain.order import OrderState
 from ...errors import WrongPayload
-from ...messaging.message import Message, decode_message, message_classes
+from ...messaging.message import Message, as_stored, decode_message, message_classes
 
 FORMAT = 1
 
@@ -134,7 +134,7 @@ def encode_messages(messages: Iterable[Message]) -> Encoded:
     """
     values = tuple(messages)
     try:
-        json = _encoder.encode(values)
+        json = _encoder.encode([as_stored(message) for message in values])
         try:
             _decoders_of_known().messages.decode(json)
         except msgspec.ValidationError:  # perhaps only of a class that is not defined here
@@ -156,7 +156,8 @@ def encode(line: Line[Message], messages: msgspec.Raw | None = None) -> bytes:
         WrongPayload: a text has characters that no JSON can have.
     """
     try:
-        content = _encoder.encode(replace(line, messages=messages) if messages else line)[:-1]
+        stored: Any = messages or tuple(map(as_stored, line.messages))  # or nothing is left out
+        content = _encoder.encode(replace(line, messages=stored))[:-1]
     except ValueError as error:
         raise WrongPayload(f"a delivery cannot be stored: {error}") from error
     return content + _CRC % crc32(content)
