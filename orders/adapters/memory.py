@@ -18,6 +18,7 @@ from ..application.store import (
     EVERYTHING,
     START,
     Account,
+    Change,
     Commit,
     Cursor,
     Delivery,
@@ -29,8 +30,10 @@ from ..application.store import (
     Snapshot,
     Status,
     changed_by_plugins,
+    check_follows,
 )
-from ..domain.order import OrderState
+from ..domain.events import OrderCreated, OrderEvent
+from ..domain.order import OrderState, evolve, is_change
 from ..errors import AlreadySettled, Conflict, KeyTaken, WrongPayload
 from ..messaging.message import Message, UnknownMessage, decode_message, now
 from ..settings import MEMORY
@@ -56,6 +59,7 @@ class MemoryStore:
         self._accounts: dict[tuple[str, str], Account] = {}  # all deliveries
         self._pending: dict[tuple[str, str], Delivery] = {}
         self._ours: set[tuple[str, str]] = set()  # pending ones that this store set out to make
+        self._deferred: set[tuple[str, str]] = set()  # pending ones that nobody set out to make
         self._snapshots: dict[str, bytes] = {}
 
     # Writing
@@ -78,6 +82,21 @@ class MemoryStore:
                 return self._head()
             self.commits += 1
             return self._append(commit)
+
+    def restore(self, records: Sequence[Record]) -> None:
+        """Append records of another store as they are, in order.
+
+        Raises:
+            StoreError: they do not follow what is here.
+        """
+        with self._current():
+            check_follows(records, len(self._log), self.location)
+            for record in records:
+                commit = Commit(record.messages, self._changes(record), is_deferred=True)
+                own = replace(record, cursor=(record.number,), process=None)
+                self._log.append(_Entry(own, commit))
+                with self._current():  # the next record builds on it
+                    self._appended.notify_all()
 
     def holds(self, commit: Commit) -> bool:
         """Return whether a commit that was interrupted in `commit` is stored all the same."""
@@ -168,14 +187,21 @@ class MemoryStore:
     def pending(self) -> Iterator[Pending]:
         """Yield the pending deliveries, oldest first."""
         with self._current():
-            found = [Pending(d, d.key not in self._ours) for d in self._pending.values()]
+            found = [
+                Pending(delivery, key not in self._ours, key in self._deferred)
+                for key, delivery in self._pending.items()
+            ]
         return iter(found)
 
     def deliveries(self, *statuses: Status) -> Iterator[Account]:
         """Yield the deliveries in one of these states, oldest first; all where none is given."""
         with self._current():
             found = [
-                replace(account, is_abandoned=key in self._pending and key not in self._ours)
+                replace(
+                    account,
+                    is_abandoned=key in self._pending and key not in self._ours,
+                    is_deferred=key in self._deferred,
+                )
                 for key, account in self._accounts.items()
                 if not statuses or account.delivery.status in statuses
             ]
@@ -242,9 +268,10 @@ class MemoryStore:
             self._accounts[key] = Account(delivery, since, record.time, is_abandoned=False)
             self._pending.pop(key, None)
             self._ours.discard(key)
+            self._deferred.discard(key)
             if delivery.status == "pending":
                 self._pending[key] = delivery
-                self._ours.add(key)
+                (self._deferred if commit.is_deferred else self._ours).add(key)
 
     def _append(self, commit: Commit) -> Cursor:
         number = len(self._log) + 1
@@ -255,6 +282,19 @@ class MemoryStore:
         self._log.append(_Entry(record, commit))
         self._appended.notify_all()
         return record.cursor
+
+    def _changes(self, record: Record) -> tuple[Change, ...]:
+        """Return what a record of another store makes of orders."""
+        states: dict[str, OrderState] = {}
+        keys: dict[str, str | None] = {}
+        for message in record.messages:
+            if isinstance(message, OrderEvent) and is_change(type(message)):
+                order_id = message.order_id
+                states[order_id] = evolve(states.get(order_id, self._orders.get(order_id)), message)
+                if isinstance(message, OrderCreated):
+                    keys[order_id] = message.key
+        states |= {state.id: state for state in record.states}
+        return tuple(Change(state, 0, keys.get(state.id)) for state in states.values())
 
     def _head(self) -> Cursor:
         return self._log[-1].record.cursor if self._log else START

@@ -14,6 +14,7 @@ import msgspec
 
 from ..domain.events import OrderEvent
 from ..domain.order import OrderState
+from ..errors import StoreError
 from ..messaging.message import Event, Message
 
 Cursor = tuple[int, ...]
@@ -55,10 +56,11 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Pending(msgspec.Struct, frozen=True):
-    """A pending delivery, and whether whoever set out to make it is gone."""
+    """A pending delivery, and whether nobody is at it: whoever set out to make it is gone."""
 
     delivery: Delivery
     is_abandoned: bool
+    is_deferred: bool = False  # then nobody ever set out to make it
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -68,6 +70,7 @@ class Account(msgspec.Struct, frozen=True):
     since: datetime
     changed: datetime
     is_abandoned: bool  # it is pending, and whoever set out to make it is gone
+    is_deferred: bool = False  # then nobody ever set out to make it
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
@@ -86,9 +89,11 @@ class Commit(msgspec.Struct, frozen=True):
         changes: one for each order that changes.
         pending: the deliveries that the events call for; this process sets out to make them.
         outcomes: what came of deliveries that must still be pending.
-        reactions: what came of deliveries that nobody may have recorded before.
+        reactions: what came of deliveries that nobody may have recorded before; one that is
+            pending is this process's to make.
         seen: up to where whoever makes `reactions` has looked for such records.
         is_durable: whether it must survive a power cut once `Store.commit` has returned.
+        is_deferred: whether the pending deliveries are left to whoever comes first.
     """
 
     messages: tuple[Message, ...] = ()
@@ -98,6 +103,7 @@ class Commit(msgspec.Struct, frozen=True):
     reactions: tuple[Delivery, ...] = ()
     seen: Cursor = START
     is_durable: bool = True
+    is_deferred: bool = False
 
 
 def changed_by_plugins(commit: Commit) -> tuple[OrderState, ...]:
@@ -122,6 +128,20 @@ class Record(msgspec.Struct, frozen=True):
     deliveries: tuple[Delivery, ...]
     states: tuple[OrderState, ...] = ()  # as events of plugins, perhaps unknown here, left them
     process: int | None = None  # set out to make the pending deliveries, where the engine knows it
+
+
+def check_follows(records: Sequence[Record], number: int, location: str) -> None:
+    """Refuse to restore records that do not follow the `number` that a store has.
+
+    Raises:
+        StoreError: they do not.
+    """
+    for expected, record in enumerate(records, number + 1):
+        if record.number != expected:
+            raise StoreError(
+                f"{location} has {expected - 1:,} records, so number {record.number:,} cannot"
+                " follow: somebody else writes there, or it is another store"
+            )
 
 
 class Match(msgspec.Struct, frozen=True):
@@ -209,6 +229,18 @@ class Store(Protocol):
                 the reactions was recorded.
             NotStored: it could not be written.
             WrongPayload: a message could not be read back.
+        """
+
+    def restore(self, records: Sequence[Record]) -> None:
+        """Append records of another store as they are, in order.
+
+        Time, messages, deliveries and states; the pending deliveries belong to nobody; the
+        orders follow from the messages.
+
+        Raises:
+            StoreError: the first is not numbered as the next record here, or a later one not as
+                the one after it.
+            NotStored: not all could be written.
         """
 
     def holds(self, commit: Commit) -> bool:

@@ -36,8 +36,15 @@ from orders.domain.events import (
     OrderShipped,
 )
 from orders.domain.order import Order
-from orders.errors import AlreadySettled, Conflict, KeyTaken, OrdersError, WrongPayload
-from orders.messaging.message import Event
+from orders.errors import (
+    AlreadySettled,
+    Conflict,
+    KeyTaken,
+    OrdersError,
+    StoreError,
+    WrongPayload,
+)
+from orders.messaging.message import Event, UnknownMessage
 
 UNREADABLE = OrderRejected(reason="\ud800")  # a lone surrogate has no UTF-8
 
@@ -452,6 +459,123 @@ def test_of_many_who_claim_a_delivery_one_gets_it(opened):
         assert sorted(won) == [False] * 7 + [True]
 
 
+def test_deferred_deliveries_are_left_to_whoever_comes_first(store, another):
+    order = Order.place(["tv"])
+    found = Delivery(order.pending[0].id, "sales")
+    store.commit(commit_of(order, pending=(found,), is_deferred=True))
+    assert list(store.pending()) == list(another.pending()) == [Pending(found, True, True)]
+    (account,) = another.deliveries()
+    assert (account.is_abandoned, account.is_deferred) == (True, True)
+    attempt = again(found)
+    assert store.claim(found, attempt)
+    assert not another.claim(found, attempt)
+    assert list(another.pending()) == [Pending(attempt, False, False)]
+    store.release()
+    assert list(another.pending()) == [Pending(attempt, True, False)]
+    (account,) = another.deliveries()
+    assert (account.is_abandoned, account.is_deferred) == (True, False)
+
+
+def test_a_reaction_that_is_recorded_as_pending_is_its_makers_alone(store, another):
+    place(store)
+    reaction = Delivery(next(store.read()).messages[0].id, "bestsellers")
+    seen = store.head()
+    store.commit(Commit(reactions=(reaction,), seen=seen, is_durable=False))
+    assert list(another.pending()) == [Pending(reaction, False, False)]
+    assert not another.claim(reaction, again(reaction))
+    with pytest.raises(AlreadySettled):
+        another.commit(Commit(reactions=(reaction,), seen=seen))
+    store.release()
+    attempt = again(reaction)
+    assert another.claim(reaction, attempt)
+    another.commit(Commit(outcomes=(outcome(attempt),)))
+    assert [account.delivery for account in store.deliveries()] == [outcome(attempt)]
+
+
+# Restoring
+
+
+def eventful():
+    """Return a store in which everything has happened that a record can say."""
+    store = MemoryStore()
+    lamp = place(store, "lamp", customer="Zoë", key="key", subscribers=["sales", "stock"])
+    tv = place(store, "tv", subscribers=["sales"])
+    store.commit(commit_of(moved(store, lamp.id), moved(store, tv.id, "cancel")))
+    done, failed, dead, left = [notified(store, f"one of {number}") for number in range(4)]
+    store.commit(Commit(outcomes=(outcome(done),)))
+    failed = replace(outcome(failed, "failed"), error="Boom: ✗", failures=(Failure(0.5, "Boom"),))
+    store.commit(Commit(outcomes=(failed, replace(outcome(dead, "dead"), retries=5))))
+    store.release()
+    assert store.claim(left, replace(again(left), deaths=1))
+    store.commit(Commit(reactions=(Delivery(left.event, "bestsellers", "done", attempts=1),)))
+    unknown = UnknownMessage(id="m", name="Refunded@2", fields={"order_id": lamp.id, "name": [1.5]})
+    store.commit(Commit((OrderRejected(reason="empty").caused_by(None),)))
+    refunded = replace(store.order(lamp.id), status="refunded", version=3)
+    *_, last = store.read()
+    foreign = replace(last, number=last.number + 1, messages=(unknown,), states=(refunded,))
+    store.restore([foreign])
+    return store
+
+
+def restored(store, records):
+    """Return what can be seen of a store after it was given these records in two parts."""
+    store.restore(records[:4])
+    store.restore(records[4:])
+    return store
+
+
+def test_a_restored_store_is_as_the_first_one_was_and_its_pending_deliveries_are_nobodys(
+    store, another
+):
+    source = eventful()
+    restored(store, list(source.read()))
+    for one in (store, another):
+        assert [astuple(replace(r, process=None))[1:] for r in one.read()] == [
+            astuple(record)[1:] for record in source.read()
+        ]
+        assert one.orders() == source.orders()
+        ids = [order.id for order in source.orders()]
+        assert one.keys(ids) == source.keys(ids) != {}
+        assert one.ids(keys=["key"]) == source.ids(keys=["key"]) != {}
+        pending = [found.delivery for found in source.pending()]
+        assert list(one.pending()) == [Pending(delivery, True, True) for delivery in pending]
+        for ours, theirs in zip(one.deliveries(), source.deliveries(), strict=True):
+            assert replace(ours, is_abandoned=False, is_deferred=False) == replace(
+                theirs, is_abandoned=False
+            )
+    assert [finding for finding in another.check() if not finding.is_well] == []
+
+
+def test_a_restored_store_goes_on(store, another):
+    source = eventful()
+    restored(store, list(source.read()))
+    head, number = another.head(), len(list(source.read()))
+    with pytest.raises(KeyTaken):
+        place(another, key="key")
+    (found, *_) = (pending.delivery for pending in another.pending())
+    assert another.claim(found, again(found))
+    another.commit(Commit(outcomes=(outcome(again(found)),)))
+    order = place(another)
+    assert [record.number for record in store.read(head)] == [number + 1, number + 2, number + 3]
+    assert store.order(order.id) == order.state
+    shipped = moved(store, order.id)
+    store.commit(commit_of(shipped))
+    assert another.order(order.id) == shipped.state
+
+
+def test_records_that_do_not_follow_are_not_restored(store, another):
+    first, second, third, *_ = eventful().read()
+    store.restore([first])
+    before = contents(another)
+    for wrong in ([first], [third], [second, second], [second, first]):
+        with pytest.raises(StoreError, match="cannot follow"):
+            store.restore(wrong)
+        assert contents(another) == contents(store) == before
+    store.restore([])
+    store.restore([second, third])
+    assert numbers(another) == [1, 2, 3]
+
+
 # The log
 
 
@@ -793,7 +917,7 @@ def action(model, kind, which, how):
     if kind == "place":
         order = Order.place(["lamp"] * (which + 1), key=[None, "a", "b", order.id][how])
         pending = (Delivery(order.pending[0].id, s) for s in ("sales", "stock")[: which % 3])
-        commit = commit_of(order, pending=tuple(pending))
+        commit = commit_of(order, pending=tuple(pending), is_deferred=which > 5)
     elif kind == "move":
         with suppress(OrdersError):
             order.ship() if how % 2 else order.cancel("because")
@@ -829,6 +953,6 @@ def untimed(store):
         [(number, messages, deliveries) for number, _, messages, deliveries, *_ in records],
         orders,
         pending,
-        [(account.delivery, account.is_abandoned) for account in accounts],
+        [(account.delivery, account.is_abandoned, account.is_deferred) for account in accounts],
         keys,
     )

@@ -202,8 +202,11 @@ class EventLog:
         owner: str | None = None,
         states: tuple[OrderState, ...] = (),
         claimed: Position | None = None,
+        time: datetime | None = None,
     ) -> Entry:
         """Append one commit, inside `writing()`; it is not on the disk yet, see `confirm`.
+
+        Its time is the present one, unless another is given.
 
         Raises:
             NotStored: the disk refuses; the log is as it was.
@@ -219,7 +222,7 @@ class EventLog:
             line = Line(
                 FORMAT,
                 start.seq + 1,
-                now(),
+                time or now(),
                 content.messages,
                 deliveries,
                 owner,

@@ -31,17 +31,14 @@ from ...application.store import (
     Snapshot,
     Status,
     changed_by_plugins,
+    check_follows,
 )
 from ...domain.order import OrderState
-from ...errors import (
-    NotStored,
-    NotWritten,
-    OrdersError,
-    StoreBusy,
-)
+from ...errors import NotStored, NotWritten, OrdersError, StoreBusy
 from ...messaging.message import Message
 from .conflicts import check_deliveries, check_orders
 from .disk import Disk
+from .finding import find_messages
 from .leases import Leases, process_of
 from .ledger import Accounts
 from .line import BEGINNING, Position, encode_messages
@@ -134,7 +131,8 @@ class FilesStore:
                 check_deliveries(commit, self.log)
                 if not (commit.messages or deliveries):
                     return _cursor(end)
-                owner = self.leases.mine() if commit.pending else None
+                is_ours = not commit.is_deferred and any(d.status == "pending" for d in deliveries)
+                owner = self.leases.mine() if is_ours else None
                 self._has_stored, self._begun = True, (commit, end)
                 states = changed_by_plugins(commit)
                 entry = self.log.append(content, deliveries, owner=owner, states=states)
@@ -152,6 +150,24 @@ class FilesStore:
             if not error.is_certain:
                 self.release()
             raise
+
+    def restore(self, records: Sequence[Record]) -> None:
+        """Append records of another store as they are, in order; one sync for all.
+
+        Raises:
+            StoreError: they do not follow what is here.
+            NotStored: not all could be written.
+        """
+        with self._writing() as end:
+            check_follows(records, end.seq, self.location)
+            self._has_stored = True
+            for record in records:
+                content = encode_messages(record.messages)
+                entry = self.log.append(
+                    content, record.deliveries, states=record.states, time=record.time
+                )
+                self.state.add(entry)
+            self.log.make_durable(self.log.position())
 
     def holds(self, commit: Commit) -> bool:
         """Return whether a commit that was interrupted in `commit` is stored all the same."""
@@ -214,25 +230,7 @@ class FilesStore:
 
     def messages(self, ids: Collection[str]) -> Mapping[str, Message]:
         """Return those of these messages that are stored, by id."""
-        wanted = set(ids)
-        found: dict[str, Message] = {}
-        for entry in self.log.at(self._places(wanted)):
-            found |= {message.id: message for message in entry.line.messages}
-        if missing := wanted - found.keys():
-            for entry in self.log.read(wanted=containing(Match(events=missing))):
-                found |= {message.id: message for message in entry.line.messages}
-        return {message_id: found[message_id] for message_id in wanted & found.keys()}
-
-    def _places(self, events: Collection[str]) -> set[Position]:
-        """Return where some of these events are likely to stand."""
-        with self.log.threads:
-            self.log.position()
-            outstanding = self.log.ledger().outstanding()
-            accounts = self._accounts.by_key.values()
-            return {
-                *(one.place for one in outstanding if one.delivery.event in events),
-                *(known.first for known in accounts if known.delivery.event in events),
-            }
+        return find_messages(self.log, self._accounts, ids)
 
     # Orders
 
@@ -271,7 +269,7 @@ class FilesStore:
             outstanding = self.log.ledger().outstanding()
         is_abandoned = self._abandonment()
         for one in outstanding:
-            yield Pending(one.delivery, is_abandoned(one.owner))
+            yield Pending(one.delivery, is_abandoned(one.owner), one.owner is None)
 
     def claim(self, found: Delivery, attempt: Delivery) -> bool:
         """Let this process make `attempt`, a pending delivery, if it still stands as `found`.
@@ -310,7 +308,8 @@ class FilesStore:
         for delivery, owner, since, changed, _ in accounts:
             if not statuses or delivery.status in statuses:
                 is_pending = delivery.status == "pending"
-                yield Account(delivery, since, changed, is_pending and is_abandoned(owner))
+                is_left = is_pending and is_abandoned(owner)
+                yield Account(delivery, since, changed, is_left, is_left and owner is None)
 
     def _current_accounts(self) -> Accounts:
         accounts, end = self._accounts, self.log.position()
