@@ -4,7 +4,7 @@ with bootstrap("data") as app:
     order_id = app.bus.send(PlaceOrder(items=("100 inch TV",)))
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -20,9 +20,10 @@ from .errors import DuplicateSubscriber, FollowerError, OrdersError, StoreError,
 from .messaging.bus import MessageBus
 from .messaging.message import Event
 from .messaging.subscriptions import Subscriber, log_failure, log_warning
-from .settings import MEMORY, Settings
+from .settings import MEMORY, Deliver, Settings
 
 if TYPE_CHECKING:
+    from .application.worker import Worker
     from .projections.policy import Policy
     from .projections.projection import Projection
 
@@ -46,12 +47,13 @@ class App:
         on_warning: Callable[[str], None],
         *,
         is_strict: bool,
+        is_deferring: bool,
     ) -> None:
         self.store = store
         self.warn = on_warning
         self.orders = Orders(store)
         self.bus = MessageBus(on_failure=on_failure)
-        self.unit_of_work = UnitOfWork(store, self.bus, on_warning)
+        self.unit_of_work = UnitOfWork(store, self.bus, on_warning, is_deferring=is_deferring)
         self.deliveries = Deliveries(
             store,
             self.bus,
@@ -122,6 +124,24 @@ class App:
                 errors.append(error)
         return errors
 
+    def worker(self, subscribers: Collection[str] = (), **options: Any) -> "Worker":
+        """Return a worker on this store; from now on what is stored here is left to workers.
+
+        Args:
+            subscribers: names of subscribers and policies; none means all.
+            options: as those of `Worker`.
+        """
+        from .application.worker import Worker  # noqa: PLC0415 - only workers need it
+        from .projections.follower import Follower  # noqa: PLC0415 - as `projections`
+
+        self.unit_of_work.is_deferring = True
+        policies = [
+            Follower(self.store, make, self.deliveries)
+            for name, make in self.policies.items()
+            if not subscribers or name in subscribers
+        ]
+        return Worker(self.store, self.deliveries, policies, subscribers=subscribers, **options)
+
     def close(self) -> None:
         """Let go of the store."""
         self.store.close()
@@ -145,6 +165,7 @@ def bootstrap(
     settings: Settings | None = None,
     store: Store | None = None,
     plugins: Iterable[str] | None = None,
+    deliver: Deliver | None = None,
     strict: bool = False,
     on_failure: Callable[[Subscriber, Event, BaseException], None] = log_failure,
     on_warning: Callable[[str], None] = log_warning,
@@ -157,6 +178,7 @@ def bootstrap(
         settings: else read from the environment.
         store: an engine of one's own, instead of `data`.
         plugins: names of modules to install; else those of `settings`.
+        deliver: "here" (at once, by this process) or "worker"; else that of `settings`.
         strict: for tests: what a subscriber raises is raised by whoever sent or emitted.
         on_failure: called with (subscriber, event, error) when a delivery has failed.
         on_warning: called with a sentence when something was survived.
@@ -177,7 +199,8 @@ def bootstrap(
     run = None
     if store is None:
         store, run = _open(str(data or settings.data), settings, on_warning)
-    app = App(store, on_failure, on_warning, is_strict=strict)
+    is_deferring = (deliver or settings.deliver) == "worker"
+    app = App(store, on_failure, on_warning, is_strict=strict, is_deferring=is_deferring)
     app.deliveries.run = run or app.deliveries.run
     app.bus.dependencies.update({"bus": app.bus, "uow": app.unit_of_work} | dependencies)
     for command, handler in COMMAND_HANDLERS.items():

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from threading import TIMEOUT_MAX
-from typing import Self
+from typing import Literal, Self, cast
 
 import msgspec
 
@@ -11,6 +11,10 @@ from .errors import OrdersError
 
 MEMORY = ":memory:"  # as a store: nothing is written to disk
 CONSOLE = "console"  # as a channel: notices are printed
+
+
+Deliver = Literal["here", "worker"]
+"""Who delivers what a process stores: itself, or a worker."""
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -21,13 +25,14 @@ class Settings(msgspec.Struct, frozen=True):
     fault: str | None = None  # where to fail on purpose; see adapters/files/faults.py
     plugins: tuple[str, ...] = ()  # names of modules
     notify: str = CONSOLE  # where notices go; see adapters/notifiers
+    deliver: Deliver = "here"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """Read ``ORDERS_DATA``, ``_LOCK_TIMEOUT``, ``_FAULT``, ``_PLUGINS`` and ``_NOTIFY``.
+        """Read the variables named like these fields: ``ORDERS_DATA`` and so on.
 
         Raises:
-            OrdersError: the timeout is not a number of seconds.
+            OrdersError: the timeout is not a number of seconds, or nobody delivers like that.
         """
         timeout = environment.get("ORDERS_LOCK_TIMEOUT", "10")
         try:
@@ -39,6 +44,12 @@ class Settings(msgspec.Struct, frozen=True):
                 f"ORDERS_LOCK_TIMEOUT is {timeout!r}, which is no number of seconds",
                 "give seconds, like 10 or 0.5",
             )
+        deliver = environment.get("ORDERS_DELIVER") or "here"
+        if deliver not in {"here", "worker"}:
+            raise OrdersError(
+                f"ORDERS_DELIVER is {deliver!r}; who delivers is here or worker",
+                "set it to worker, or not at all",
+            )
         plugins = (name.strip() for name in environment.get("ORDERS_PLUGINS", "").split(","))
         return cls(
             environment.get("ORDERS_DATA") or "data",
@@ -46,4 +57,5 @@ class Settings(msgspec.Struct, frozen=True):
             environment.get("ORDERS_FAULT") or None,
             tuple(filter(None, plugins)),
             environment.get("ORDERS_NOTIFY") or CONSOLE,
+            cast(Deliver, deliver),
         )

@@ -44,7 +44,7 @@ def test_the_transcripts_are_what_the_commands_print(tmp_path):
     (tmp_path / "data").mkdir()
     shutil.copy(ROOT / "data/sample-orders.csv", tmp_path / "data")
     blocks = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         assert masked(replayed(block, tmp_path)) == masked(block.rstrip("\n"))
 

@@ -4,12 +4,13 @@ A commit records, with its events, a pending delivery for every subscriber; that
 Each is made here, and what a subscriber stores through the unit of work and the record that it
 has run are one commit, so its effects in the store happen once even if it runs twice. What a
 process had yet to deliver when it died, another one claims: it records that it tries, and tries.
-A failed delivery waits for `retry`; after `RETRIES` of these it is a dead letter, retried only
-by name.
+A failed delivery waits for `retry`, by hand or by a worker; after `RETRIES` of these it is a dead
+letter, retried only by name.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from time import perf_counter
+from typing import Literal
 
 from msgspec.structs import replace
 
@@ -18,16 +19,26 @@ from ..errors import AlreadySettled, OrdersError, StoreError, describe
 from ..messaging.bus import MessageBus
 from ..messaging.message import Event
 from ..messaging.subscriptions import Subscriber
-from .store import Cursor, Delivery, Failure, Store
+from .store import Commit, Cursor, Delivery, Failure, Pending, Status, Store
 from .unit_of_work import UnitOfWork
 
 TRIES = 3  # at once, before a delivery has failed
-RETRIES = 5  # by hand, before it is a dead letter
+RETRIES = 5  # by hand or by workers, before it is a dead letter
+BACK_OFF = 2.0  # seconds, about, before a worker's first retry; four times as long before the next
+MAX_BACK_OFF = 300.0  # seconds, about
 DEATHS = 5  # of processes in the midst of one delivery, before it has failed
 MAX_ERROR = 500  # characters of an error that are recorded
 
 Reactor = Callable[[Collection[str]], Subscriber]
 """Makes what reacts for a policy to the events with these ids, and to no others."""
+
+
+Claim = tuple[Delivery, Delivery]
+"""A delivery as it was found, and as it is while it is tried once more."""
+
+Made = Literal["done", "failed", "unknown", "taken"]
+"""What came of a claim. Unknown here is its subscriber or the class of its event; one that is
+taken, somebody else was quicker to claim."""
 
 
 class Deliveries:
@@ -43,6 +54,8 @@ class Deliveries:
     Attributes:
         bus: the bus.
         run: runs a subscriber with an event; who replaces it can have that fail.
+        on_claimed: called with each delivery, as it then stands, that others left or deferred and
+            that this process now makes.
     """
 
     def __init__(
@@ -58,6 +71,7 @@ class Deliveries:
         self.bus = bus
         self._uow = uow
         self.run: Callable[[Subscriber, Event], object] = lambda each, event: each.run(event)
+        self.on_claimed: Callable[[Delivery], None] = lambda _delivery: None
         self._is_strict = is_strict
         self._tries = 1 if is_strict else TRIES
         self._find_reactor = find_reactor
@@ -80,14 +94,26 @@ class Deliveries:
         """Make the deliveries that processes had yet to make when they died.
 
         Returns how many were made. Those that lack their subscriber, or the class of their
-        event, in this process wait for one that has it.
+        event, in this process wait for one that has it; the deferred ones for a worker, if this
+        process itself leaves its own to these.
         """
-        abandoned = [found.delivery for found in self._store.pending() if found.is_abandoned]
-        claims = [
-            (found, _next_attempt(replace(found, deaths=found.deaths + 1))) for found in abandoned
+        defers = self._uow.is_deferring
+        waiting = [
+            found
+            for found in self._store.pending()
+            if found.is_abandoned and not (defers and found.is_deferred)
         ]
-        done, _, _ = self._redeliver(claims, TRIES)
-        return done
+        return list(self.redeliver(list(map(taken_over, waiting)))).count("done")
+
+    def redeliver(self, claims: Sequence[Claim]) -> Iterator[Made]:
+        """Make deliveries one by one, each if nobody is quicker; yield what came of each."""
+        subscribers = self._subscribers(found for found, _ in claims)
+        events = self._store.messages(
+            {found.event for found, _ in claims if found.subscriber in subscribers}
+        )
+        for found, attempt in claims:
+            subscriber, event = subscribers.get(found.subscriber), events.get(found.event)
+            yield self._claim_and_make(found, attempt, subscriber, event)
 
     def retry(self, ids: Sequence[str] | None = None) -> tuple[int, int]:
         """Make failed deliveries once more; return how many are done, of how many tried.
@@ -104,8 +130,9 @@ class Deliveries:
             found = [account.delivery for account in self._store.deliveries("failed")]
         else:
             found = self._beginning_with(ids)
-        attempts = [_next_attempt(replace(one, retries=one.retries + 1)) for one in found]
-        done, unknown, taken = self._redeliver(list(zip(found, attempts, strict=True)), 1)
+        made = list(self.redeliver(list(map(retried, found))))
+        unknown = [one for one, what in zip(found, made, strict=True) if what == "unknown"]
+        taken = [one for one, what in zip(found, made, strict=True) if what == "taken"]
         if ids is not None and (missing := unknown or taken):
             why = (
                 "its subscriber, or the class of the event, is not known to this process"
@@ -114,10 +141,12 @@ class Deliveries:
             )
             event, subscriber = missing[0].key
             raise OrdersError(f"event {event} cannot be delivered to {subscriber}: {why}")
-        return done, len(found) - len(taken)
+        return made.count("done"), len(found) - len(taken)
 
     def react(self, subscriber: Subscriber, event: Event, seen: Cursor) -> None:
         """Run a policy's reaction to an event, up to three times; record what came of it.
+
+        Workers share the reactions, too: which one makes it is recorded first.
 
         Args:
             subscriber: sends the policy's commands.
@@ -129,8 +158,13 @@ class Deliveries:
             StoreError: it could not be recorded.
         """
         delivery = Delivery(event.id, subscriber.name)
+        unrecorded: Cursor | None = seen
+        if self._uow.is_deferring:
+            self._store.commit(Commit(reactions=(delivery,), seen=seen, is_durable=False))
+            self.on_claimed(delivery)
+            unrecorded = None
         with self.bus.handling_of(event):
-            error = self._attempt(subscriber, event, delivery, self._tries, seen)
+            error = self._attempt(subscriber, event, delivery, self._tries, unrecorded)
         if error is not None and self._is_strict:
             raise error
 
@@ -159,35 +193,24 @@ class Deliveries:
             found |= fitting
         return list(found.values())
 
-    def _redeliver(
-        self, claims: Sequence[tuple[Delivery, Delivery]], tries: int
-    ) -> tuple[int, list[Delivery], list[Delivery]]:
-        """Claim deliveries, each given with its next attempt, and make them.
-
-        Returns how many are done, those whose subscriber or event this process does not know,
-        and those where somebody else was quicker.
-        """
-        subscribers = self._subscribers(found for found, _ in claims)
-        events = self._store.messages(
-            {found.event for found, _ in claims if found.subscriber in subscribers}
-        )
-        done, unknown, taken = 0, [], []
-        for found, attempt in claims:
-            subscriber, event = subscribers.get(found.subscriber), events.get(found.event)
-            if subscriber is None or not isinstance(event, Event):
-                unknown.append(found)
-            elif not self._store.claim(found, attempt):
-                taken.append(found)
-            elif attempt.deaths > DEATHS:
+    def _claim_and_make(
+        self, found: Delivery, attempt: Delivery, subscriber: Subscriber | None, event: object
+    ) -> Made:
+        if subscriber is None or not isinstance(event, Event):
+            return "unknown"
+        if not self._store.claim(found, attempt):
+            return "taken"
+        self.on_claimed(attempt)
+        with self.bus.handling_of(event):
+            if attempt.deaths > max(DEATHS, found.deaths):
                 error = RuntimeError(f"{DEATHS} processes died of it")
                 failed = replace(
-                    attempt, status="failed", attempts=found.attempts, error=str(error)
+                    attempt, status=_failed(attempt), attempts=found.attempts, error=str(error)
                 )
                 self._fail(subscriber, event, error, failed, None)
-            else:
-                with self.bus.handling_of(event):
-                    done += self._attempt(subscriber, event, attempt, tries) is None
-        return done, unknown, taken
+                return "failed"
+            tries = 1 if attempt.retries > found.retries else TRIES
+            return "failed" if self._attempt(subscriber, event, attempt, tries) else "done"
 
     def _subscribers(self, deliveries: Iterable[Delivery]) -> dict[str, Subscriber]:
         """Return who makes these deliveries, as far as this process knows them."""
@@ -266,6 +289,17 @@ class Deliveries:
         return failure
 
 
+def taken_over(found: Pending) -> Claim:
+    """Return the claim of an abandoned delivery; if it was never deferred, a process died."""
+    deaths = found.delivery.deaths + (not found.is_deferred)
+    return found.delivery, _next_attempt(replace(found.delivery, deaths=deaths))
+
+
+def retried(found: Delivery) -> Claim:
+    """Return the claim of a failed delivery."""
+    return found, _next_attempt(replace(found, retries=found.retries + 1))
+
+
 def _next_attempt(delivery: Delivery) -> Delivery:
     """Return the delivery as it is while it is tried once more."""
     attempts = delivery.attempts + 1
@@ -283,9 +317,13 @@ def _outcome(
 ) -> Delivery:
     return replace(
         delivery,
-        status="done" if error is None else "dead" if delivery.retries >= RETRIES else "failed",
+        status="done" if error is None else _failed(delivery),
         attempts=attempt,
         seconds=round(perf_counter() - start, 6),
         error=None if error is None else shorten(describe(error), MAX_ERROR),
         failures=failures,
     )
+
+
+def _failed(delivery: Delivery) -> Status:
+    return "dead" if delivery.retries >= RETRIES else "failed"

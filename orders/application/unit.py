@@ -154,8 +154,10 @@ class Unit:
             for serial, message in happened
         ]
 
-    def commit(self, messages: list[Message], pending: tuple[Delivery, ...]) -> Commit:
-        """Return what is to be stored."""
+    def commit(
+        self, messages: list[Message], pending: tuple[Delivery, ...], *, is_deferred: bool
+    ) -> Commit:
+        """Return what is to be stored; the pending deliveries are left to others if deferred."""
         changed = [
             Change(order.state, order.stored_version, order.key)
             for order in self.orders.values()
@@ -170,6 +172,7 @@ class Unit:
             self._reactions,
             self._seen,
             is_durable=any(isinstance(message, Event) for message in stored),
+            is_deferred=is_deferred,
         )
 
     def _cause_at(self, serial: int) -> Message | None:

@@ -36,6 +36,7 @@ class UnitOfWork:
         store: where units are stored.
         bus: publishes events, after they are stored.
         warn: called with a sentence when something could not be recorded.
+        is_deferring: whether what is stored is left to workers to deliver.
 
     Attributes:
         orders: the orders as the open unit sees them.
@@ -43,7 +44,15 @@ class UnitOfWork:
         watchers: called after a unit was stored and its events have been published.
     """
 
-    def __init__(self, store: Store, bus: MessageBus, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        bus: MessageBus,
+        warn: Callable[[str], None],
+        *,
+        is_deferring: bool = False,
+    ) -> None:
+        self.is_deferring = is_deferring
         self._store = store
         self._bus = bus
         self._warn = warn
@@ -212,14 +221,15 @@ class UnitOfWork:
             if event.stored
             for subscriber in self._bus.subscribers(type(event))
         )
-        return unit.commit(messages, pending), events
+        return unit.commit(messages, pending, is_deferred=self.is_deferring), events
 
     def _commit(self, commit: Commit) -> None:
         """Store a commit, now or with others of its group; one of commands alone never."""
         group = self._group.get()
         if commit.is_durable:
             self._store.commit(commit)
-            self.expected.update(delivery.key for delivery in commit.pending)
+            if not commit.is_deferred:
+                self.expected.update(delivery.key for delivery in commit.pending)
         elif not (commit.outcomes or commit.reactions):
             return
         elif group is None or commit.reactions:
@@ -249,6 +259,8 @@ class UnitOfWork:
         """Publish; what the subscribers of many events only record is stored together."""
         if not events:
             return
+        if self.is_deferring:
+            events = [event for event in events if not event.stored]
         try:
             if len(events) <= SMALL_UNIT or self._group.get() is not None:
                 self._bus.publish(*events)

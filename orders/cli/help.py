@@ -1,12 +1,14 @@
 """What `orders` says of itself: the start page, `orders help`, and what --help adds to Typer's."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from .. import __version__
-from ..application.store import Status
+from ..application.store import Pending, Status
+from ..bootstrap import App
 from ..errors import OrdersError
 from ..queries.wording import count
 from .mistakes import UnknownName
@@ -41,6 +43,7 @@ GUIDE = {
     "topics": Guide("Look", "orders explain topic", "says what a topic is"),
     "deliveries": Guide("Look", "orders retry --all", "delivers again what has failed"),
     "retry": Guide("Keep", "orders deliveries --failed", "shows what has failed again, and why"),
+    "worker": Guide("Keep", "orders place rope --defer", "in another terminal: it is delivered"),
     "doctor": Guide("Keep", "orders doctor --repair", "repairs what it can, keeping copies"),
     "checkpoint": Guide("Keep", "orders doctor", "checks what it has brought up to date"),
     "replay": Guide("Keep", "orders stats", "shows what two of the projections hold"),
@@ -61,6 +64,8 @@ ENVIRONMENT = {
     "ORDERS_PLUGINS": "Modules that add to the system, as --plugin; commas between them.",
     "ORDERS_NOTIFY": "Where notices go: console, file:PATH, smtp://HOST, or any address that the"
     " apprise library knows.",
+    "ORDERS_DELIVER": "Who delivers what commands store: here, they themselves; worker, as with"
+    " --defer.",
     "ORDERS_LOCK_TIMEOUT": "How many seconds to wait for another process; 10 if not set.",
     "ORDERS_FAULT": "Where to be killed, to see what is kept: POINT or POINT@COUNT; with"
     f" POINT@COUNT=ERRNO a call fails instead. A POINT is one of {FAULTS.replace(' ', ', ')}.",
@@ -164,7 +169,7 @@ def _store_lines(context: typer.Context) -> Iterator[str]:
     try:
         with open_store(context, recover=False) as (_, app):
             where, orders = app.store.location, app.orders.count()
-            pending = sum(1 for _ in app.store.pending())
+            pending = Counter(_waits_for_workers(app, one) for one in app.store.pending())
             unmade: list[Status] = ["failed", "dead"]
             failed = sum(1 for _ in app.store.deliveries(*unmade)) if orders <= MANY else 0
     except OrdersError as error:
@@ -175,12 +180,18 @@ def _store_lines(context: typer.Context) -> Iterator[str]:
         return
     yield where
     yield count(orders, "order")
-    if pending:
-        yield f"{pending:,} pending: orders list delivers what a killed process left"
+    if pending[False]:
+        yield f"{pending[False]:,} pending: orders list delivers what a killed process left"
+    if pending[True]:
+        yield f"{pending[True]:,} left to workers: orders worker delivers"
     if failed:
         yield f"{failed:,} failed: orders retry --all delivers again"
     if orders > MANY:
         yield "orders deliveries --failed shows what has failed"
+
+
+def _waits_for_workers(app: App, pending: Pending) -> bool:
+    return pending.is_deferred or app.unit_of_work.is_deferring
 
 
 def _indented(lines: Iterable[str], width: int) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """The commands for whoever wants to see what happens and has happened: they change no order."""
 
-import math
 from typing import Annotated, Literal
 
 import typer
@@ -10,8 +9,14 @@ from ..bootstrap import App
 from ..queries.wording import count
 from ..tools.json_lines import as_json, json_array
 from . import rows
-from .mistakes import WrongUse
-from .options import JsonOption, OrderArgument, open_store
+from .options import (
+    JsonLinesOption,
+    JsonOption,
+    OrderArgument,
+    UntilIdleOption,
+    check_until_idle,
+    open_store,
+)
 from .output import Console
 
 TOP = 10  # items in a chart
@@ -33,7 +38,7 @@ def log(
             console.json_lines(json_array(map(rows.record_object, records)))
         elif console.draws:
             for record in records:
-                _show(console, app, record)
+                show_record(console, app, record)
         else:
             console.records(row for record in records for row in rows.record_rows(record))
 
@@ -44,14 +49,11 @@ def watch(
     begin: Annotated[
         Literal["start", "now"], typer.Option("--from", help="Begin with the first, or the next.")
     ] = "now",
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
-    until_idle: Annotated[
-        float | None, typer.Option(min=0, metavar="S", help="End after S seconds without news.")
-    ] = None,
+    json: JsonLinesOption = False,
+    until_idle: UntilIdleOption = None,
 ) -> None:
     """Show what every terminal stores, messages and deliveries, until Ctrl-C."""
-    if until_idle is not None and math.isnan(until_idle):
-        raise WrongUse("--until-idle wants a number, 0 or more, not 'nan'")
+    check_until_idle(until_idle)
     from ..queries.feed import feed  # noqa: PLC0415 - a start pays for what it uses
 
     with open_store(context, recover=False) as (console, app):
@@ -59,14 +61,14 @@ def watch(
         if console.draws and not json:
             console.say(f"Watching {app.store.location}; Ctrl-C ends it.")
         for record in feed(app.store, after, until_idle, console.is_read):
-            if json:
-                console.json_lines(map(as_json, rows.feed_objects(record)))
-            else:
-                _show(console, app, record)
+            show_record(console, app, record, json=json)
 
 
-def _show(console: Console, app: App, record: Record) -> None:
-    if console.draws:
+def show_record(console: Console, app: App, record: Record, *, json: bool = False) -> None:
+    """Show a record of the log: a line for each of its messages and deliveries."""
+    if json:
+        console.json_lines(map(as_json, rows.feed_objects(record)))
+    elif console.draws:
         from . import rendering  # noqa: PLC0415 - Rich takes 50 ms to import
         from .lines import lines_of  # noqa: PLC0415 - a start pays for what it uses
 

@@ -3,6 +3,7 @@
 `open_store`, `OrderArgument` and `JsonOption` serve the commands of plugins, too.
 """
 
+import math
 import re
 import signal
 from collections.abc import Iterator
@@ -32,32 +33,50 @@ MIN_ID = 8  # characters of an id that are shown, if these tell it apart
 
 @contextmanager
 def open_store(
-    context: typer.Context, *, recover: bool = True, in_bulk: bool = False
+    context: typer.Context, *, recover: bool = True, in_bulk: bool = False, defer: bool = False
 ) -> Iterator[tuple[Console, App]]:
     """Open the store, and in the end have policies react to what the command has stored.
+
+    Neither that nor what is left from before is done where it is left to workers.
 
     Args:
         context: the command's; names the store and the plugins.
         recover: whether to make first the deliveries that processes left when they died.
         in_bulk: whether the command takes its time, so that policies may take theirs.
+        defer: whether to leave it to workers, whatever the environment says.
     """
     console: Console = context.obj
-    settings = replace(
-        Settings.from_environment(), data=context.meta["data"], plugins=context.meta["plugins"]
-    )
-    own: dict[str, Any] = {"notifier": console} if settings.notify == CONSOLE else {}
-    with bootstrap(
-        settings=settings, on_failure=console.delivery_failed, on_warning=console.warn, **own
-    ) as app:
-        if recover:
+    with open_app(context, context.meta["data"], defer=defer) as app:
+        is_ours = not app.unit_of_work.is_deferring
+        if recover and is_ours:
             _recover(console, app)
         try:
             yield console, app
         except AmbiguousOrder as error:
             _list_candidates(console, app, error)
             raise
-        if app.store.commits or in_bulk:
+        if (app.store.commits or in_bulk) and is_ours:
             react(console, app, at_any_cost=in_bulk)
+
+
+def open_app(context: typer.Context, data: str, *, defer: bool) -> App:
+    """Return the application on a store, with the command's plugins, to be closed.
+
+    Args:
+        context: the command's.
+        data: the store.
+        defer: whether deliveries are left to workers, whatever the environment says.
+    """
+    console: Console = context.obj
+    settings = replace(Settings.from_environment(), data=data, plugins=context.meta["plugins"])
+    own: dict[str, Any] = {"notifier": console} if settings.notify == CONSOLE else {}
+    return bootstrap(
+        settings=settings,
+        deliver="worker" if defer else None,
+        on_failure=console.delivery_failed,
+        on_warning=console.warn,
+        **own,
+    )
 
 
 def _list_candidates(console: Console, app: App, error: AmbiguousOrder) -> None:
@@ -87,14 +106,16 @@ def react(console: Console, app: App, *, at_any_cost: bool) -> int:
 
 
 def _recover(console: Console, app: App) -> None:
-    abandoned = sum(pending.is_abandoned for pending in app.store.pending())
-    if not abandoned:
+    left = [pending for pending in app.store.pending() if pending.is_abandoned]
+    if not left:
         return
     # Notices of an import are not printed one by one.
-    console.notices_to, own = "nowhere" if abandoned > FEW else "stderr", console.notices_to
+    console.notices_to, own = "nowhere" if len(left) > FEW else "stderr", console.notices_to
+    are_deferred = all(pending.is_deferred for pending in left)
+    why = "left to workers" if are_deferred else "left by a process that died"
     try:
         if late := app.deliveries.recover():
-            console.say(f"Delivered late: {late}, left by a process that died; see orders log.")
+            console.say(f"Delivered late: {late}, {why}; see orders log.")
     except (StoreUnavailable, NotStored) as error:  # to read, no disk needs to be writable
         console.warn(f"what a process left when it died was not delivered: {error}")
     finally:
@@ -139,6 +160,11 @@ OrderArgument = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
+JsonLinesOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+DeferOption = Annotated[bool, typer.Option("--defer", help="Leave it to workers to deliver.")]
+UntilIdleOption = Annotated[
+    float | None, typer.Option(min=0, metavar="S", help="End after S seconds without news.")
+]
 StatusOption = Annotated[
     str | None,
     typer.Option(
@@ -154,6 +180,12 @@ def time_option(what: str) -> Any:
     """Return an option that takes a time; its help says what the time is for."""
     wanted = f"{what}: ISO 8601, 2h, 10 minutes ago, yesterday."
     return typer.Option(metavar="T", parser=time_of, help=wanted)
+
+
+def check_until_idle(seconds: float | None) -> None:
+    """Refuse what is a number for Typer, but not for a clock."""
+    if seconds is not None and math.isnan(seconds):
+        raise WrongUse("--until-idle wants a number, 0 or more, not 'nan'")
 
 
 def end_on_signals() -> None:

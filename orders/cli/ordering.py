@@ -20,6 +20,7 @@ from ..tools.json_lines import json_array
 from . import rows
 from .mistakes import WrongUse
 from .options import (
+    DeferOption,
     JsonOption,
     OrderArgument,
     StatusOption,
@@ -44,6 +45,7 @@ def place(
     key: Annotated[
         str | None, typer.Option(metavar="KEY", help="The same key again gives the first order.")
     ] = None,
+    defer: DeferOption = False,
     json: JsonOption = False,
 ) -> None:
     """Place an order; sales are notified.
@@ -53,7 +55,7 @@ def place(
     named = chain.from_iterable(_read_items() if item == "-" else [item] for item in items)
     wanted = tuple(islice(named, MAX_ITEMS + 1))  # enough to be refused; stdin may not end
     key = key and key.strip()
-    with open_store(context) as (console, app):
+    with open_store(context, defer=defer) as (console, app):
         if json:
             console.notices_to = "stderr"
         first = None if key is None else app.store.ids(keys=[key]).get(key)
@@ -62,6 +64,8 @@ def place(
             console.json(app.orders.get(order_id).state)
         if order_id == first:
             console.say(f"Key {key} was used before, for order {order_id}; nobody is notified.")
+        elif app.unit_of_work.is_deferring:
+            console.say(f"Placed order {order_id}; workers deliver what it calls for.")
         elif app.bus.dependencies["notifier"] is not console:  # whose notice shows the id
             console.say(f"Placed order {order_id}.")
 
@@ -173,12 +177,12 @@ def show(
 
 
 @commands.command(epilog="Example: orders ship 3f2a")
-def ship(context: typer.Context, order: OrderArgument) -> None:
+def ship(context: typer.Context, order: OrderArgument, defer: DeferOption = False) -> None:
     """Ship a placed order.
 
     One that is shipped or cancelled is refused, and stays as it is.
     """
-    _move(context, order, ShipOrder, "Shipped")
+    _move(context, order, ShipOrder, "Shipped", defer=defer)
 
 
 @commands.command(epilog='Example: orders cancel 3f2a --reason "out of stock"')
@@ -186,16 +190,19 @@ def cancel(
     context: typer.Context,
     order: OrderArgument,
     reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why.")] = None,
+    defer: DeferOption = False,
 ) -> None:
     """Cancel a placed order.
 
     One that is shipped or cancelled is refused, and stays as it is.
     """
-    _move(context, order, lambda order_id: CancelOrder(order_id, reason), "Cancelled")
+    _move(context, order, lambda order_id: CancelOrder(order_id, reason), "Cancelled", defer=defer)
 
 
-def _move(context: typer.Context, order: str, command: Callable[[str], Any], done: str) -> None:
-    with open_store(context) as (console, app):
+def _move(
+    context: typer.Context, order: str, command: Callable[[str], Any], done: str, *, defer: bool
+) -> None:
+    with open_store(context, defer=defer) as (console, app):
         order_id = app.orders.resolve(order)
         app.bus.send(command(order_id))
         console.say(f"{done} order {order_id}.")
@@ -205,6 +212,7 @@ def _move(context: typer.Context, order: str, command: Callable[[str], Any], don
 def import_orders(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .csv, .jsonl or .json file.")],
+    defer: DeferOption = False,
     json: JsonOption = False,
 ) -> None:
     """Place every order of a file, each key once.
@@ -214,7 +222,7 @@ def import_orders(
     from ..tools import import_export  # noqa: PLC0415 - see `list`
 
     orders = import_export.read(file)
-    with open_store(context, in_bulk=True) as (console, app):
+    with open_store(context, in_bulk=True, defer=defer) as (console, app):
         console.notices_to = "nowhere"
         with console.progress("Importing", len(orders)) as advance:
             counts = import_export.import_orders(app, orders, advance)

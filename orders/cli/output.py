@@ -225,6 +225,17 @@ class Console:
         with rendering.progress(what, total) as advance:
             yield advance
 
+    @contextmanager
+    def status(self, line: Callable[[], str]) -> Iterator[None]:
+        """Keep a line in place below all that is printed, where somebody is watching."""
+        if not _is_terminal(sys.stderr):
+            yield
+            return
+        from . import rendering  # noqa: PLC0415 - Rich takes 50 ms to import
+
+        with rendering.status(line):
+            yield
+
     def notify(self, notice: Notice) -> None:
         """Deliver a notice to where this command's notices go (see `Notifier`)."""
         if self.notices_to == "nowhere":

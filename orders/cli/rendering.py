@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.live import Live
 from rich.panel import Panel
 from rich.progress import (
     BarColumn,
@@ -152,6 +153,18 @@ def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
+
+
+@contextmanager
+def status(line: Callable[[], str]) -> Iterator[None]:
+    """Keep a line on standard error, below all that is printed; ask for it four times a second."""
+    with Live(
+        get_renderable=lambda: text_of(line(), "dim"),
+        console=Console(file=sys.stderr),
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # what is piped goes its own way
+    ):
+        yield
 
 
 class _RateColumn(ProgressColumn):

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from .. import __version__, plugins
 from ..errors import PluginFailed, describe
-from . import demo, explaining, inspection, maintenance, ordering
+from . import demo, explaining, inspection, maintenance, ordering, working
 from . import help as helping
 from .mistakes import ARGUMENTS, COMMAND, UnknownName, within
 from .output import PLAIN_WIDTH, Console
@@ -158,6 +158,6 @@ def root(
         helping.show_start_page(context)
 
 
-for part in (ordering, inspection, maintenance, demo, explaining, helping):
+for part in (ordering, inspection, working, maintenance, demo, explaining, helping):
     helping.add_guidance(part.commands)
     app.add_typer(part.commands)

@@ -84,8 +84,12 @@ class Follower:
         self._recorded.clear()
         return damage
 
-    def catch_up(self, until: Cursor | None = None) -> None:
+    def catch_up(
+        self, until: Cursor | None = None, is_wanted: Callable[[], bool] = lambda: True
+    ) -> None:
         """Fold in what the log has after `cursor`, up to a place in it if that is given.
+
+        `is_wanted` is asked after every record whether to go on.
 
         Raises:
             FollowerError: at the stage "pulling" or "processing". What was folded in since the
@@ -108,6 +112,9 @@ class Follower:
                         self._process(event)
                 event, stage = None, "pulling"
                 self.cursor = record.cursor
+                if not is_wanted():
+                    end = self.cursor
+                    break
             self.cursor = end
             self._is_partial = False
             if self._seen <= end:  # what was recorded until then is of events before `end`

@@ -28,6 +28,10 @@ class Traced(Protocol):
 Kind = Literal["command", "event", "attempt", "killed", "taken over", "absent"] | Status
 
 
+Waits = Literal["worker", "recovery", "process"]
+"""What a delivery waits for, if it is pending."""
+
+
 class Node(NamedTuple):
     """A message, a delivery, or one attempt of one; what came of it is below it.
 
@@ -71,7 +75,9 @@ def trace(app: Traced, order_id: str) -> list[Node]:
     """Return the tree of every conversation about the order, the oldest first."""
     messages, senders = _conversations(app.store, order_id)
     deliveries = _deliveries(app.store, {m.id for _, m in messages if _is_event(m)})
-    abandoned = {found.delivery.key for found in app.store.pending() if found.is_abandoned}
+    pending = list(app.store.pending())
+    deferred = {found.delivery.key for found in pending if found.is_deferred}
+    abandoned = {found.delivery.key for found in pending if found.is_abandoned} - deferred
     late = [
         (name, make, {event.id for event in waiting_for(app.store, make)})
         for name, make in app.policies.items()
@@ -85,8 +91,11 @@ def trace(app: Traced, order_id: str) -> list[Node]:
         )
         node.children.extend(_left(histories, message.id, abandoned))
         for subscriber, history in histories.items():
-            is_abandoned = (message.id, subscriber) in abandoned
-            node.children.append(_delivery_node(app, subscriber, history, is_abandoned))
+            key = (message.id, subscriber)
+            waits: Waits = (
+                "worker" if key in deferred else "recovery" if key in abandoned else "process"
+            )
+            node.children.append(_delivery_node(app, subscriber, history, waits))
         node.children.extend(_absent(app, message, histories))
         node.children.extend(_late(name, make) for name, make, ids in late if message.id in ids)
         if (cause := seen.get(message.causation_id or "")) is None:
@@ -148,15 +157,15 @@ def _message_node(app: Traced, number: int, message: Message, order_id: str) -> 
     )
 
 
-def _delivery_node(app: Traced, subscriber: str, history: History, is_abandoned: bool) -> Node:
+def _delivery_node(app: Traced, subscriber: str, history: History, waits: Waits) -> Node:
     """Return a delivery with each of its attempts, if there is more to say than that it ran."""
     time, last, _ = history[-1]
-    what_came = [*_what_came(history, is_abandoned)]
+    what_came = [*_what_came(history, waits == "recovery")]
     state = {
         "done": "ran",
         "failed": f"failed; try orders retry {last.event[:8]}",
         "dead": f"dead letter, given up after retries; try orders retry {last.event[:8]}",
-        "pending": _why_pending(app, last, is_abandoned),
+        "pending": _why_pending(app, last, waits),
     }[last.status]
     function = _function(app, subscriber)
     facts = [_source(function), state]
@@ -248,13 +257,14 @@ def _late(name: str, make: Callable[[], Policy]) -> Node:
     return Node(name, "", None, text, False, [], "pending", None, function, why)
 
 
-def _why_pending(app: Traced, delivery: Delivery, is_abandoned: bool) -> str:
-    subscriber = delivery.subscriber
-    if _function(app, subscriber) is None:
+def _why_pending(app: Traced, delivery: Delivery, waits: Waits) -> str:
+    if _function(app, delivery.subscriber) is None:
         return "has not run: it waits for a process that has this subscriber"
-    if is_abandoned:
-        return "has not run: its process died; orders checkpoint delivers it"
-    return "has not run yet: a process is at work on it"
+    return {
+        "worker": "has not run yet: it waits for a worker",
+        "recovery": "has not run: its process died; orders checkpoint delivers it",
+        "process": "has not run yet: a process is at work on it",
+    }[waits]
 
 
 def _function(app: Traced, subscriber: str) -> Handler | None:

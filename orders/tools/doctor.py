@@ -118,7 +118,10 @@ def _deliveries(app: App) -> Iterator[Finding]:
     for is_known in (True, False):
         some = [account for account in accounts if _is_known(app, account) is is_known]
         yield from _failed(some, "orders" if is_known else "orders --plugin NAME")
-        yield from (_pending if is_known else _unknown)(some)
+        if is_known:
+            yield from _pending(some, is_deferring=app.unit_of_work.is_deferring)
+        else:
+            yield from _unknown(some)
 
 
 def _failed(accounts: Iterable[Account], command: str) -> Iterator[Finding]:
@@ -131,9 +134,14 @@ def _failed(accounts: Iterable[Account], command: str) -> Iterator[Finding]:
         yield Finding("bad", "deliveries", f"{_whose(dead)} given up: dead letters", cure)
 
 
-def _pending(accounts: Iterable[Account]) -> Iterator[Finding]:
+def _pending(accounts: Iterable[Account], *, is_deferring: bool) -> Iterator[Finding]:
     pending = _in_state(accounts, "pending")
-    if abandoned := [account for account in pending if account.is_abandoned]:
+    left = [account for account in pending if account.is_abandoned]
+    deferred = [account for account in left if account.is_deferred or is_deferring]
+    if deferred:
+        text = f"{_whose(deferred)} wait for a worker"
+        yield Finding("waiting", "deliveries", text, "orders worker --until-idle 1")
+    if abandoned := [account for account in left if account not in deferred]:
         text = f"{_whose(abandoned)} left by processes that died"
         yield Finding("bad", "deliveries", text, CHECKPOINT)
     if under_way := [account for account in pending if not account.is_abandoned]:

@@ -62,6 +62,7 @@ def test_every_word_of_the_field_is_there():
         "time-travel",
         "topic",
         "unit-of-work",
+        "worker",
     ]
 
 
