@@ -11,7 +11,7 @@ from ..queries.wording import count
 from ..tools.json_lines import json_array
 from . import rows
 from .mistakes import WrongUse
-from .options import JsonOption, end_on_signals, open_store, react
+from .options import JsonOption, end_on_signals, open_app, open_store, react
 from .output import Console
 
 commands = typer.Typer()
@@ -113,6 +113,30 @@ def replay_log(
         wrong = sum(not one.is_right for one in replayed)
         said = f"{wrong or 'None'} of {len(replayed)} projections differed from the log"
         console.say(f"{said}; {'nothing was changed' if dry_run else 'they were rebuilt'}.")
+
+
+@commands.command("copy", epilog="Example: orders copy data elsewhere")
+def copy_store(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="FROM", help="A store; it is only read.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="An empty one, or part of a copy.")],
+) -> None:
+    """Carry a whole store into another one: log, orders, keys, deliveries.
+
+    Interrupted, it is run again, and goes on. In the end the two are compared.
+    """
+    from ..tools import copy  # noqa: PLC0415 - a start pays for what it uses
+
+    console: Console = context.obj
+    with open_app(context, source, defer=True) as old, open_app(context, target, defer=True) as new:
+        copied = copy.copy(old, new, console.progress)
+        there = copied.total - copied.carried
+        known = f"; {there:,} were there" if there else ""
+        console.say(f"{count(copied.carried, 'record')} copied{known}.")
+        if not copied.is_complete:
+            raise OrdersError(
+                f"{source} was written to meanwhile", "end what writes there, then run it again"
+            )
 
 
 @commands.command("bench", epilog="Example: orders bench --orders 10000")

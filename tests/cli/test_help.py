@@ -37,7 +37,7 @@ def start_page(*store):
             "Commands",
             "  Order  place, list, show, ship, cancel, import, export",
             "  Look   watch, log, trace, stats, topics, deliveries",
-            "  Keep   retry, worker, doctor, checkpoint, replay, bench",
+            "  Keep   retry, worker, doctor, checkpoint, replay, copy, bench",
             "  Learn  demo, explain, help",
             "",
             "The store here",
