@@ -138,13 +138,17 @@ class Worker:
         for policy in tuple(self._policies):
             self._guard(policy, partial(self._catch_up, policy))
         self._follow()
-        while claims := [*islice(self._claims(), BATCH)]:
+        end = time.monotonic() + LOOK
+        while self._goes_on(end) and (claims := [*islice(self._claims(), BATCH)]):
             for claim, made in zip(claims, self._deliveries.redeliver(claims), strict=True):
                 self._count(claim, made)
                 self._follow()
-                if self._is_stopped.is_set() or time.monotonic() - began > LOOK:
-                    return True
+                if not self._goes_on(end):
+                    break
         return self._last >= began  # and more may have come of it
+
+    def _goes_on(self, end: float) -> bool:
+        return not self._is_stopped.is_set() and time.monotonic() < end
 
     def _count(self, claim: Claim, made: Made) -> None:
         found, attempt = claim
@@ -161,9 +165,9 @@ class Worker:
         for found in self._store.pending():
             if found.is_abandoned and self._is_wanted(found.delivery):
                 yield taken_over(found)
-        time = now()
+        present = now()
         for delivery, due in tuple(self._failed.values()):
-            if due <= time and self._is_wanted(delivery):
+            if due <= present and self._is_wanted(delivery):
                 yield retried(delivery)
 
     def _is_wanted(self, delivery: Delivery) -> bool:

@@ -215,12 +215,14 @@ def test_a_policy_stops_after_the_commit_that_it_reacts_to(deferring):
         worker.stop()
 
     deferring.bus.register(Remember, remember)
+    deferring.bus.subscribe(Wished, quiet, name="quiet")
     deferring.follow(EverySecond)
     wish(deferring, 30)  # three commits, five reactions to each
     worker = deferring.worker()
     worker.run()
-    assert statuses(deferring) == {"done": 5}
+    assert statuses(deferring) == {"done": 5, "pending": 30}
     deferring.worker().run(until_idle=0)
+    assert statuses(deferring) == {"done": 45}
 
 
 # Many at once
