@@ -108,7 +108,7 @@ def _rates(directory: Path, orders: int) -> Iterator[float]:
     data = directory / "store"
     if orders:
         _import(data, directory, orders)
-    with bootstrap(data, notifier=NullNotifier()) as app:
+    with bootstrap(data, deliver="here", notifier=NullNotifier()) as app:
         yield from _place(app, data / "events.jsonl", directory / "limit")
     yield BULK / _import(data, directory, BULK)
     with bootstrap(data) as app:
@@ -165,7 +165,7 @@ def _import(data: Path, directory: Path, orders: int) -> float:
             lines.write(msgspec.json.encode(order) + b"\n")
     start = perf_counter()
     found = import_export.read(file)
-    with bootstrap(data, notifier=NullNotifier()) as app:
+    with bootstrap(data, deliver="here", notifier=NullNotifier()) as app:
         import_export.import_orders(app, found, lambda: None)
     return perf_counter() - start
 
