@@ -120,6 +120,19 @@ def test_what_a_workers_subscribers_store_is_left_to_workers_too(deferring):
     assert [found.delivery.subscriber for found in deferring.store.pending()] == ["order_created"]
 
 
+def test_a_worker_is_not_idle_before_policies_have_reacted_to_what_it_has_stored(deferring):
+    remembered = []
+    deferring.bus.register(Remember, remembered.append)
+    deferring.bus.subscribe(
+        OrderCreated, lambda _event, *, uow: uow.emit(Wished(number=1)), name="wishing"
+    )
+    deferring.follow(EverySecond)
+    deferring.bus.send(PlaceOrder(("rope",)))
+    deferring.worker().run(until_idle=0)
+    assert [command.number for command in remembered] == [1]
+    assert statuses(deferring) == {"done": 3}
+
+
 def test_what_this_process_does_not_know_waits_and_keeps_nothing_else_waiting(deferring, sales):
     deferring.bus.subscribe(OrderCreated, quiet, name="stranger", priority=-1)
     for number in range(60):  # more than are looked up together
@@ -148,7 +161,7 @@ def test_a_poison_event_ends_as_a_dead_letter_and_what_comes_after_it_flows(defe
     deferring.bus.subscribe(OrderCreated, poison, name="poison", priority=-1)
     order_id = deferring.bus.send(PlaceOrder(("rope",)))
     worker = deferring.worker(back_off=0.0001, on_record=stop_when_dead)
-    worker.run()
+    worker.run(until_idle=20)
     assert sales.order_ids == [order_id]
     (dead,) = (account.delivery for account in deferring.store.deliveries("dead"))
     assert (dead.subscriber, dead.retries) == ("poison", RETRIES)
@@ -325,7 +338,7 @@ def test_what_a_killed_worker_was_at_another_one_takes_over(data, fork):
         first = fork(be_at_it)
         assert os.read(reading, 1)
         worker = app.worker(on_turn=first.kill, on_record=lambda _record: worker.stop())
-        worker.run()
+        worker.run(until_idle=20)
         assert worker.tally["taken over", "hang"] == 1
         wait_until(app, lambda: statuses(app) == {"done": 1})
         (account,) = app.store.deliveries()
