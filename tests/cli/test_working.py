@@ -160,7 +160,7 @@ def test_on_a_terminal_a_worker_draws_its_lines_above_one_that_stays(tool, scree
     status, shown = screen("worker", "--until-idle", "0")
     assert status == 0
     shown = plain(shown)
-    for part in ("Working on ", "✓ delivered", "NotifySales", "New Order", " waiting"):
+    for part in ("Working on", "✓ delivered", "NotifySales", "New Order", " waiting"):
         assert part in shown
 
 
