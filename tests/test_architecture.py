@@ -73,7 +73,8 @@ def test_importing_opens_no_file_and_starts_and_connects_nothing():
 DEAR = {"rich", "pygments", "pydantic", "asyncio", "concurrent", "email", "http", "unittest"}
 DEAR |= {"logging", "sqlite3", "xml", "csv", "tempfile", "random", "importlib.metadata"}
 UNUSED = {f"orders.{name}" for name in ("cli.rendering", "demos", "queries.trace")}
-UNUSED |= {f"orders.tools.{name}" for name in ("bench", "doctor", "import_export")}
+UNUSED |= {f"orders.tools.{name}" for name in ("bench", "copy", "doctor", "import_export")}
+UNUSED |= {"orders.application.worker", "orders.tools.metrics"}
 UNUSED |= {"orders.projections.runners", "orders.adapters.memory", "orders.adapters.files.faults"}
 FOLLOWING = {"orders.projections"}
 

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, Protocol
 
 from ..application.store import Delivery, Failure, Match, Status, Store
+from ..application.unit_of_work import UnitOfWork
 from ..messaging.bus import MessageBus
 from ..messaging.message import Command, Event, Message, UnknownMessage
 from ..messaging.subscriptions import Handler
@@ -19,6 +20,7 @@ class Traced(Protocol):
 
     store: Store
     bus: MessageBus
+    unit_of_work: UnitOfWork
 
     @property
     def policies(self) -> Mapping[str, Callable[[], Policy]]:
@@ -260,9 +262,10 @@ def _late(name: str, make: Callable[[], Policy]) -> Node:
 def _why_pending(app: Traced, delivery: Delivery, waits: Waits) -> str:
     if _function(app, delivery.subscriber) is None:
         return "has not run: it waits for a process that has this subscriber"
+    by = "a worker" if app.unit_of_work.is_deferring else "orders checkpoint"
     return {
         "worker": "has not run yet: it waits for a worker",
-        "recovery": "has not run: its process died; orders checkpoint delivers it",
+        "recovery": f"has not run: its process died; {by} delivers it",
         "process": "has not run yet: a process is at work on it",
     }[waits]
 

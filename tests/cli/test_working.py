@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -24,8 +25,9 @@ from pathlib import Path
 from orders import OrderCreated
 
 def slow(event):
-    Path("begun").write_text(event.order_id)
-    Path("go").read_text()
+    Path("begun").write_text("begun")
+    with Path("go").open() as told:
+        told.readline()
 
 def install(app):
     app.bus.subscribe(OrderCreated, slow, priority=-1)
@@ -107,6 +109,8 @@ def test_no_command_delivers_behind_the_back_of_workers(tool):
     assert pending(tool) == ["order_created"] * 3
     said = "waiting\tdeliveries\t3 to order_created wait for a worker\torders worker"
     assert said in tool("doctor", env=WORKERS).stdout
+    left = ids(tool("list", env=WORKERS))[-1]
+    assert "its process died; a worker delivers it" in done(tool("trace", left, env=WORKERS))
     assert "  3 left to workers: orders worker delivers\n" in done(tool(env=WORKERS))
 
 
@@ -224,6 +228,12 @@ def test_metrics_that_cannot_be_written_are_refused_before_anything_is_delivered
 # How it ends
 
 
+def fifo(name):
+    """Make a named pipe, and open it so that nobody waits for a reader or a writer."""
+    os.mkfifo(name)
+    return os.open(name, os.O_RDWR)
+
+
 @pytest.mark.parametrize(
     ("number", "times", "status", "first"),
     [
@@ -237,15 +247,14 @@ def test_a_worker_that_waits_delivers_at_once_and_ends_when_what_is_in_hand_is_d
     number, times, status, first, tool, send, working, tmp_path
 ):
     (tmp_path / "slow.py").write_text(SLOW)
-    os.mkfifo("begun")
-    os.mkfifo("go")
+    begun, go = map(fifo, ("begun", "go"))
     process = working("--plugin", "slow", "worker")
     for item in ("rope", "lamp"):
         assert tool("--plugin", "slow", "place", item, "--defer").returncode == 0
-    Path("begun").read_text()
+    assert select.select([begun], [], [], 60)[0]
     process.send_signal(number)
     if times == 1:
-        Path("go").write_text("go")
+        os.write(go, b"go\n")
     else:
         while process.poll() is None:
             process.send_signal(number)
