@@ -20,7 +20,7 @@ from .errors import DuplicateSubscriber, FollowerError, OrdersError, StoreError,
 from .messaging.bus import MessageBus
 from .messaging.message import Event
 from .messaging.subscriptions import Subscriber, log_failure, log_warning
-from .settings import MEMORY, Deliver, Settings
+from .settings import MEMORY, Deliver, Settings, without_password
 
 if TYPE_CHECKING:
     from .application.worker import Worker
@@ -174,7 +174,8 @@ def bootstrap(
     """Wire the order system; the store is touched when it is first needed.
 
     Args:
-        data: the store: a directory, or ":memory:"; else that of `settings`.
+        data: the store: a directory, "postgresql://HOST/DATABASE", or ":memory:"; else that of
+            `settings`.
         settings: else read from the environment.
         store: an engine of one's own, instead of `data`.
         plugins: names of modules to install; else those of `settings`.
@@ -195,7 +196,8 @@ def bootstrap(
     names = settings.plugins if plugins is None else plugins
     modules = plugin_modules.load([names] if isinstance(names, str) else names)
     if data is not None and store is not None:
-        raise WiringError(f"{data} and {store.location} are two stores", "give one of them")
+        name = without_password(str(data))
+        raise WiringError(f"{name} and {store.location} are two stores", "give one of them")
     run = None
     if store is None:
         store, run = _open(str(data or settings.data), settings, on_warning)
@@ -221,10 +223,9 @@ def _open(
         from .adapters.memory import MemoryStore  # noqa: PLC0415 - only one engine is needed
 
         return MemoryStore(), None
-    if "://" in data:
-        raise OrdersError(
-            f"no engine for {data.partition(':')[0]} stores", "give a directory, or :memory:"
-        )
+    scheme, is_url, _ = data.partition("://")
+    if is_url:
+        return _open_server(scheme, data, settings), None
     from .adapters.files.store import FilesStore  # noqa: PLC0415 - same
 
     if settings.fault is None:
@@ -234,3 +235,18 @@ def _open(
     disk = FaultyDisk(Fault.parse(settings.fault))
     store = FilesStore(Path(data), lock_timeout=settings.lock_timeout, disk=disk, warn=warn)
     return store, disk.run
+
+
+def _open_server(scheme: str, url: str, settings: Settings) -> Store:
+    if scheme not in {"postgresql", "postgres"}:
+        raise OrdersError(
+            f"no engine for {scheme} stores",
+            "give a directory, postgresql://HOST/DATABASE or :memory:",
+        )
+    try:
+        from .adapters.postgres.store import PostgresStore  # noqa: PLC0415 - as the others
+    except ImportError as error:
+        raise OrdersError(
+            f"a store on PostgreSQL needs psycopg: {error}", 'pip install "orders[postgres]"'
+        ) from error
+    return PostgresStore(url, lock_timeout=settings.lock_timeout)

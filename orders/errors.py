@@ -251,6 +251,14 @@ class StoreUnavailable(StoreError):
         super().__init__(f"cannot use {path}: {reason}", "choose another directory with --data")
 
 
+class StoreUnreachable(StoreError):
+    """The server that keeps the store cannot be reached, or refuses what we ask."""
+
+    def __init__(self, location: str, reason: str, hint: str | None = None) -> None:
+        self.location = location
+        super().__init__(f"cannot use {location}: {reason}", hint)
+
+
 class ForeignFile(StoreError):
     """A file stands where the store's own should be."""
 
@@ -289,15 +297,22 @@ class UnreadableMessage(StoreError):
 class NotStored(StoreError):
     """The commit was not stored; or, where the engine cannot tell, perhaps it was."""
 
-    def __init__(self, location: Path | str, reason: str, *, is_certain: bool = True) -> None:
+    def __init__(
+        self,
+        location: Path | str,
+        reason: str,
+        hint: str | None = None,
+        *,
+        is_certain: bool = True,
+    ) -> None:
         self.is_certain = is_certain
-        stored, hint = "nothing was stored", "make room or repair the disk, then repeat the command"
+        stored, cure = "nothing was stored", "make room or repair the disk, then repeat the command"
         if not is_certain:
-            stored, hint = (
+            stored, cure = (
                 "it may be stored all the same",
                 "repair the disk, and look before you repeat",
             )
-        super().__init__(f"could not write {location}: {reason}; {stored}", hint)
+        super().__init__(f"could not write {location}: {reason}; {stored}", hint or cure)
 
 
 class NotWritten(StoreError):
@@ -314,7 +329,7 @@ class NotWritten(StoreError):
 class StoreBusy(StoreError):
     """Another process kept the lock for longer than we wait."""
 
-    def __init__(self, path: Path, seconds: float, holder: str) -> None:
+    def __init__(self, path: Path | str, seconds: float, holder: str) -> None:
         self.path, self.seconds, self.holder = path, seconds, holder
         super().__init__(
             f"the store was busy for {seconds:g} s: {path} is held by {holder}",

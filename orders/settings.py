@@ -1,6 +1,7 @@
 """What the environment sets."""
 
 import os
+import re
 from collections.abc import Mapping
 from threading import TIMEOUT_MAX
 from typing import Literal, Self, cast
@@ -59,3 +60,13 @@ class Settings(msgspec.Struct, frozen=True):
             environment.get("ORDERS_NOTIFY") or CONSOLE,
             cast(Deliver, deliver),
         )
+
+
+def without_password(store: str) -> str:
+    """Return the name of a store as it may be shown: a URL without its password."""
+    scheme, is_url, rest = store.partition("://")
+    if not is_url:
+        return store
+    user, at, where = rest.rpartition("@")  # whatever characters a password has unquoted
+    where = re.sub(r"(?<=[?&])(?:ssl)?password=[^&]*&?", "", where).rstrip("?&")
+    return f"{scheme}://{user.partition(':')[0]}{at}{where}"

@@ -17,12 +17,17 @@ from pathlib import Path
 
 import forked
 import pexpect
+import postgresql
+import psycopg
 import pytest
+from psycopg import sql
 
 from orders import Notice, bootstrap
 
 STARTED = time.monotonic()
 NOT_RUN = "the time of --long-for was over"
+
+POSTGRES = os.environ.get("ORDERS_TEST_POSTGRES")  # the URL of a server to use instead of ours
 
 
 def pytest_collection_finish():
@@ -63,6 +68,34 @@ def pytest_terminal_summary(terminalreporter, config):
     skipped = terminalreporter.stats.get("skipped", ())
     if left := sum(NOT_RUN in str(report.longrepr) for report in skipped):
         terminalreporter.write_line(f"{left} long tests were not run: {NOT_RUN}")
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL of this process's own: transactions of others would hold its horizon back."""
+    if postgresql.binaries() is None:
+        pytest.skip("no wheel has PostgreSQL for this platform")
+    server = postgresql.Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def new_schema(request):
+    """Return the URL of a schema that does not exist yet, at each call."""
+    url = POSTGRES or request.getfixturevalue("postgres").url()
+    made = []
+
+    def name_one():
+        made.append(f"test_{os.getpid()}_{len(made)}")
+        return f"{url}{'&' if '?' in url else '?'}schema={made[-1]}"
+
+    yield name_one
+    if POSTGRES:
+        with psycopg.connect(url, autocommit=True) as connection:
+            for name in made:
+                statement = sql.SQL("drop schema if exists {} cascade")
+                connection.execute(statement.format(sql.Identifier(name)))
 
 
 class Sales:

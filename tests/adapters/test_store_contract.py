@@ -49,20 +49,32 @@ from orders.messaging.message import Event, UnknownMessage
 UNREADABLE = OrderRejected(reason="\ud800")  # a lone surrogate has no UTF-8
 
 
-def opener(engine, directory):
+ENGINES = ("memory", "files", "postgres")
+
+
+def opener(engine, directory, new_schema):
     """Return what opens one store of this engine again and again."""
     if engine == "memory":
         store = MemoryStore()
         return lambda: store
+    if engine == "postgres":
+        from orders.adapters.postgres.store import PostgresStore
+
+        url = new_schema()
+        return lambda: PostgresStore(url)
     from orders.adapters.files.store import FilesStore
 
     return lambda: FilesStore(directory / "store")
 
 
-@pytest.fixture(params=["memory", "files"])
+@pytest.fixture(params=ENGINES)
 def opened(request, tmp_path):
     """A function that opens the store once more, as another terminal would."""
-    open_store = opener(request.param, tmp_path)
+
+    def new_schema():  # only where it is needed, for on some platforms there is no server
+        return request.getfixturevalue("new_schema")()
+
+    open_store = opener(request.param, tmp_path, new_schema)
     with ExitStack() as stack:
         yield lambda: stack.enter_context(closing(open_store()))
 
@@ -894,12 +906,12 @@ STEPS = st.lists(  # what to do, with which order or delivery, and how
 
 
 @settings(max_examples=25, deadline=None, database=None)
-@given(STEPS)
-def test_the_same_steps_make_the_same_store_of_every_engine(steps):
+@given(steps=STEPS)
+def test_the_same_steps_make_the_same_store_of_every_engine(new_schema, steps):
     with TemporaryDirectory() as directory, ExitStack() as stack:
         stores = [
-            stack.enter_context(closing(opener(engine, Path(directory))()))
-            for engine in ("memory", "files")
+            stack.enter_context(closing(opener(engine, Path(directory), new_schema)()))
+            for engine in ENGINES
         ]
         for step in steps:
             act = action(stores[0], *step)

@@ -1,0 +1,173 @@
+"""What is written: commits and claims by a function of the server's each, restored records."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, LiteralString, cast
+
+import msgspec
+import psycopg
+from psycopg import errors
+
+from ...application.store import Commit, Cursor, Delivery, Record
+from ...domain.order import OrderState
+from ...errors import AlreadySettled, Conflict, KeyTaken, OrdersError
+from .connection import Session
+from .fold import Folded, fold
+from .orders import folded
+from .record import Row, encode, encode_part
+
+COMMIT: LiteralString = """
+    select store_commit(
+        %s, %s, %s, %s::text[], %s::text[], %s,
+        %s::text[], %s::integer[], %s::text[], %s::timestamptz[], %s::text[], %s::text[],
+        %s::text[], %s::text[], %s::integer[],
+        %s::text[], %s::text[], %s::text[], %s::text[], %s::text[]
+    )
+"""
+CLAIM: LiteralString = "select claim_delivery(%s, %s, %s, %s, %s, %s, %s::text[], %s::text[], %s)"
+
+REFUSALS: dict[str, type[Conflict | KeyTaken | AlreadySettled]] = {
+    "OR001": Conflict,
+    "OR002": KeyTaken,
+    "OR003": AlreadySettled,
+}
+TRIES = 5  # of a commit that the server took back, as two waited for each other
+
+RESTORE_RECORD: LiteralString = """
+    insert into record (era, seq, time, about, kinds, body) values (%s, %s, %s, %s, %s, %s)
+"""
+RESTORE_DELIVERY: LiteralString = """
+    insert into delivery (event, subscriber, status, body, since, changed)
+    values (%s, %s, %s, %s, %s, %s)
+    on conflict (event, subscriber) do update
+    set status = excluded.status, body = excluded.body, owner = null, changed = excluded.changed,
+        queued = excluded.queued
+"""
+RESTORE_ORDER: LiteralString = """
+    insert into orders
+        (id, version, status, placed_at, customer, items, state, key, era, xid, place)
+    values (
+        %s, %s, %s, %s, %s, %s, %s, %s, %s,
+        coalesce(%s::bigint, pg_current_xact_id()::text::bigint), %s
+    )
+    on conflict (id) do update
+    set version = excluded.version, status = excluded.status, customer = excluded.customer,
+        items = excluded.items, state = excluded.state
+"""
+
+
+def store(session: Session, commit: Commit, row: Row, lease: int) -> Cursor:
+    """Store a commit, unless it is refused; return the place behind it.
+
+    Raises:
+        Conflict, KeyTaken, AlreadySettled: as `Store.commit`.
+        psycopg.Error: the server could not.
+    """
+    parameters = (
+        commit.is_durable,
+        session.era,
+        None if commit.is_deferred else lease,
+        row.about,
+        row.kinds,
+        row.body,
+        *_columns([(*_columns_of(c.state), c.key, c.expected) for c in commit.changes], 9),
+        *_columns(_parts(commit), 5),
+    )
+    for tried in range(1, TRIES + 1):
+        try:
+            found = session.link.execute(COMMIT, parameters).fetchone()
+            return session.era, cast("tuple[int]", found)[0], 0
+        except (errors.DeadlockDetected, errors.SerializationFailure):
+            if tried == TRIES:
+                raise
+        except psycopg.Error as error:
+            raise _refusal(error) or error from None
+    raise AssertionError
+
+
+def claim(session: Session, found: Delivery, attempt: Delivery, row: Row, lease: int) -> bool:
+    """Make a pending delivery ours, if it stands as found and nobody is at it."""
+    parameters = (
+        session.era,
+        lease,
+        *found.key,
+        encode_part(found),
+        encode_part(attempt),
+        row.about,
+        row.kinds,
+        row.body,
+    )
+    return bool(cast("tuple[Any]", session.link.execute(CLAIM, parameters).fetchone())[0])
+
+
+def restore(session: Session, records: Sequence[Record], location: str) -> None:
+    """Append records as they are, and what follows from them, in one transaction."""
+    orders = _known(session, records)
+    before = {order_id: folded.state for order_id, folded in orders.items()}
+    fold(records, location, orders)
+    with session.link.transaction():
+        session.link.cursor().executemany(RESTORE_RECORD, _record_rows(records, session.era))
+        write_deliveries(session, records)
+        changed = [one for key, one in orders.items() if one.state is not before.get(key)]
+        write_orders(session, (one._replace(record=None) for one in changed))
+
+
+def write_orders(session: Session, orders: Iterable[Folded]) -> None:
+    """Write orders to their table, each with the place of its record if it is in the log."""
+    rows = (
+        (*_columns_of(state), key, *(record.cursor[:2] if record else (session.era, None)), place)
+        for place, (state, key, record) in enumerate(orders, start=1)
+    )
+    session.link.cursor().executemany(RESTORE_ORDER, rows)
+
+
+def write_deliveries(session: Session, records: Iterable[Record]) -> None:
+    """Write to their table what records say of deliveries; nobody is at the pending ones."""
+    rows = (
+        (*one.key, one.status, encode_part(one), record.time, record.time)
+        for record in records
+        for one in record.deliveries
+    )
+    session.link.cursor().executemany(RESTORE_DELIVERY, rows)
+
+
+def _known(session: Session, records: Iterable[Record]) -> dict[str, Folded]:
+    """Return the orders that records may change, as they stand."""
+    ids = {id_ for one in records for id_ in encode(one.messages, (), one.states, None).about}
+    ids |= {state.id for one in records for state in one.states}
+    rows = session.link.execute(
+        "select id, key, state::text from orders where id = any(%s)", [list(ids)]
+    )
+    return {
+        id_: Folded(msgspec.json.decode(state, type=OrderState), key, None)
+        for id_, key, state in rows
+    }
+
+
+def _record_rows(records: Iterable[Record], era: int) -> Iterable[tuple[Any, ...]]:
+    for seq, one in enumerate(records):
+        row = encode(one.messages, one.deliveries, one.states, one.process)
+        yield era, seq, one.time, row.about, row.kinds, row.body
+
+
+def _columns_of(state: OrderState) -> tuple[Any, ...]:
+    """Return id, version, status, time, customer, items and state, as the tables have them."""
+    customer, items = folded(state.customer) or "", folded("\n".join(state.items))
+    facts = state.id, state.version, state.status, state.placed_at
+    return (*facts, customer, items, encode_part(state))
+
+
+def _parts(commit: Commit) -> list[tuple[str, ...]]:
+    parts = [("outcome", one) for one in commit.outcomes]
+    parts += [("reaction", one) for one in commit.reactions]
+    parts += [("pending", one) for one in commit.pending]
+    return [(*one.key, kind, one.status, encode_part(one)) for kind, one in parts]
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
+
+
+def _refusal(error: psycopg.Error) -> OrdersError | None:
+    """Return what the server's function has refused, if that is what the error says."""
+    kind = REFUSALS.get(error.sqlstate or "")
+    return kind(*msgspec.json.decode(error.diag.message_detail or "")) if kind else None

