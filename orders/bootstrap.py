@@ -223,18 +223,19 @@ def _open(
         from .adapters.memory import MemoryStore  # noqa: PLC0415 - only one engine is needed
 
         return MemoryStore(), None
+    disk, run = None, None
+    if settings.fault is not None:
+        from .adapters.files.faults import Fault, FaultyDisk  # noqa: PLC0415 - off, it costs nothing
+
+        disk = FaultyDisk(Fault.parse(settings.fault))
+        run = disk.run
     scheme, is_url, _ = data.partition("://")
     if is_url:
-        return _open_server(scheme, data, settings), None
+        return _open_server(scheme, data, settings), run
     from .adapters.files.store import FilesStore  # noqa: PLC0415 - same
 
-    if settings.fault is None:
-        return FilesStore(Path(data), lock_timeout=settings.lock_timeout, warn=warn), None
-    from .adapters.files.faults import Fault, FaultyDisk  # noqa: PLC0415 - off, it costs nothing
-
-    disk = FaultyDisk(Fault.parse(settings.fault))
-    store = FilesStore(Path(data), lock_timeout=settings.lock_timeout, disk=disk, warn=warn)
-    return store, disk.run
+    timeout = settings.lock_timeout
+    return FilesStore(Path(data), lock_timeout=timeout, disk=disk, warn=warn), run
 
 
 def _open_server(scheme: str, url: str, settings: Settings) -> Store:

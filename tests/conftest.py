@@ -27,6 +27,7 @@ from orders import Notice, bootstrap
 STARTED = time.monotonic()
 NOT_RUN = "the time of --long-for was over"
 
+ON_POSTGRES = 4  # tests of each file that is run on both engines, in the short form
 POSTGRES = os.environ.get("ORDERS_TEST_POSTGRES")  # the URL of a server to use instead of ours
 
 
@@ -45,11 +46,18 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items, config):
-    """Leave of a test marked `sample(n)` only n cases, spread evenly, to the short form."""
+    """Leave of a test marked `sample(n)` only n cases, spread evenly, to the short form.
+
+    So it is with what the tests of each file do on a store in a database.
+    """
     cases = {}
     for item in items:
-        if (mark := item.get_closest_marker("sample")) and not item.get_closest_marker("long"):
+        if item.get_closest_marker("long"):
+            continue
+        if mark := item.get_closest_marker("sample"):
             cases.setdefault((item.path, item.originalname), (mark.args[0], []))[1].append(item)
+        if item.get_closest_marker("engines") and item.callspec.params["data"] == "postgres":
+            cases.setdefault((item.path, "postgres"), (ON_POSTGRES, []))[1].append(item)
     for wanted, same in cases.values():
         kept = {round(place * (len(same) - 1) / max(wanted - 1, 1)) for place in range(wanted)}
         for place, item in enumerate(same):
@@ -125,9 +133,17 @@ def _own_environment(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
+def pytest_generate_tests(metafunc):
+    """Run what is marked so on a store in a directory, and on one in a database."""
+    if metafunc.definition.get_closest_marker("engines") and "data" in metafunc.fixturenames:
+        metafunc.parametrize("data", ["files", "postgres"], indirect=True)
+
+
 @pytest.fixture
-def data(tmp_path) -> Path:
-    """The directory of a store that does not exist yet."""
+def data(request, tmp_path) -> Path | str:
+    """A store that does not exist yet: a directory, or a URL if the test is asked to use one."""
+    if getattr(request, "param", "files") == "postgres":
+        return request.getfixturevalue("new_schema")()
     return tmp_path / "store"
 
 

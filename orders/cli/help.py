@@ -11,6 +11,7 @@ from ..application.store import Pending, Status
 from ..bootstrap import App
 from ..errors import OrdersError
 from ..queries.wording import count
+from ..settings import without_password
 from .mistakes import UnknownName
 from .options import open_store
 from .output import Console, wrapped
@@ -61,7 +62,7 @@ FAULTS = (
     " after-directory-fsync before-delivery mid-delivery"
 )
 ENVIRONMENT = {
-    "ORDERS_DATA": "The store, as --data: a directory, or :memory:.",
+    "ORDERS_DATA": "The store, as --data: a directory, a postgresql:// URL, or :memory:.",
     "ORDERS_PLUGINS": "Modules that add to the system, as --plugin; commas between them.",
     "ORDERS_NOTIFY": "Where notices go: console, file:PATH, smtp://HOST, or any address that the"
     " apprise library knows.",
@@ -166,7 +167,7 @@ def draw_environment() -> None:
 
 def _store_lines(context: typer.Context) -> Iterator[str]:
     """Yield where the store is and what is in it; nothing that would take longer than a list."""
-    where = context.meta["data"]
+    where = without_password(context.meta["data"])
     try:
         with open_store(context, recover=False) as (_, app):
             where, orders = app.store.location, app.orders.count()

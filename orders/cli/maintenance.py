@@ -157,6 +157,8 @@ def run_bench(
     from ..tools import bench  # noqa: PLC0415 - a start pays for what it uses
 
     console: Console = context.obj
+    if "://" in context.meta["data"]:
+        raise OrdersError("only a disk of this machine is measured", "orders --data data bench")
     data = Path(context.meta["data"]).absolute()
     parent = next(path for path in (data, *data.parents) if path.is_dir())
     sizes = dict.fromkeys((0, orders))

@@ -10,6 +10,8 @@ from typing import Any
 
 import typer
 
+from ..settings import without_password
+
 UsageError: Any = typer.BadParameter.__base__  # which Typer does not export
 
 # Where a context's `meta` has what was typed, and the context of the command at hand.
@@ -202,5 +204,6 @@ def _put_before(option: Any, given: str, context: Any) -> str | None:
 def _command_line(context: Any, words: Iterable[str]) -> str | None:
     import shlex  # noqa: PLC0415 - only for who mistypes
 
-    line = shlex.join([context.find_root().command_path, *words])
+    shown = map(without_password, words)
+    line = shlex.join([context.find_root().command_path, *shown])
     return line if len(line) <= LONGEST else None

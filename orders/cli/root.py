@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from .. import __version__, plugins
 from ..errors import PluginFailed, describe
+from ..settings import without_password
 from . import demo, explaining, inspection, maintenance, ordering, working
 from . import help as helping
 from .mistakes import ARGUMENTS, COMMAND, UnknownName, within
@@ -132,7 +133,7 @@ def root(
     data: Annotated[
         str,
         typer.Option(
-            envvar="ORDERS_DATA", metavar="STORE", help="A directory, or :memory: to try things."
+            envvar="ORDERS_DATA", metavar="STORE", help="A directory, postgresql://... or :memory:."
         ),
     ] = "data",
     plugin: Annotated[  # noqa: ARG001 - is seen to before the commands are known
@@ -153,7 +154,7 @@ def root(
         from shlex import quote  # noqa: PLC0415 - only for who uses the option
 
         console: Console = context.obj
-        console.command = f"orders --data {quote(data)}"
+        console.command = f"orders --data {quote(without_password(data))}"
     if context.invoked_subcommand is None:
         helping.show_start_page(context)
 

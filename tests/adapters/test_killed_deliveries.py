@@ -113,6 +113,7 @@ def keys_in(app, *statuses):
     return {account.delivery.key for account in app.store.deliveries(*statuses)}
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize(
     ("events", "kills"), [(250, 6), pytest.param(10_000, 200, marks=pytest.mark.long)]
 )

@@ -319,6 +319,7 @@ def test_an_outcome_that_cannot_be_recorded_stays_pending(failures):
     assert runs == [order_id] * 2
 
 
+@pytest.mark.engines
 def test_an_interrupted_delivery_stays_pending_and_another_application_completes_it(data, sales):
     class Interrupted:
         def notify(self, notice):
@@ -414,6 +415,7 @@ def test_a_dead_letter_is_delivered_by_name_only(app):
     assert state(app, "shipper").status == "done"
 
 
+@pytest.mark.engines
 def test_one_death_does_not_end_a_delivery_that_was_retried_before(data):
     failing = Failing(times=99)
     with bootstrap(data) as app:
@@ -490,6 +492,7 @@ def later(data, sales, failures):
         yield later
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize(("death", "code"), [("die()", -9), ("os._exit(7)", 7)])
 def test_what_a_dead_process_left_pending_is_delivered_once(data, later, sales, death, code):
     assert run(data, notify=death).returncode == code
@@ -501,6 +504,7 @@ def test_what_a_dead_process_left_pending_is_delivered_once(data, later, sales, 
     assert len(sales.notices) == 1
 
 
+@pytest.mark.engines
 def test_what_is_delivered_later_belongs_to_the_same_conversation(data, later):
     run(data, notify="die()")
     later.deliveries.recover()
@@ -509,12 +513,14 @@ def test_what_is_delivered_later_belongs_to_the_same_conversation(data, later):
     assert notifying.correlation_id == placing.id
 
 
+@pytest.mark.engines
 def test_a_notice_whose_record_was_lost_is_repeated_with_the_same_id(data, later, sales):
     first = run(data, notify="print(notice.order_id, flush=True); die()")
     later.deliveries.recover()
     assert first.stdout.split() == sales.order_ids
 
 
+@pytest.mark.engines
 def test_nothing_is_pending_after_a_death_before_the_commit(data, later, sales):
     then = f"with app.uow():\n        {PLACE}\n        die()"
     assert run(data, then=then).returncode == -9
@@ -522,6 +528,7 @@ def test_nothing_is_pending_after_a_death_before_the_commit(data, later, sales):
     assert sales.notices == []
 
 
+@pytest.mark.engines
 def test_a_process_that_dies_recovering_leaves_the_rest_to_the_next(data, later, sales):
     run(data, notify="die()")
     assert run(data, notify="die()", then="app.deliveries.recover()").returncode == -9
@@ -530,6 +537,7 @@ def test_a_process_that_dies_recovering_leaves_the_rest_to_the_next(data, later,
     assert len(sales.notices) == 1
 
 
+@pytest.mark.engines
 def test_a_delivery_that_another_process_took_over_meanwhile_is_left_to_it(data):
     for _ in range(2):
         run(data, notify="die()")
@@ -550,6 +558,7 @@ def test_a_delivery_that_another_process_took_over_meanwhile_is_left_to_it(data)
         assert pending(later) == []
 
 
+@pytest.mark.engines
 def test_all_that_is_pending_is_delivered_oldest_first(data, later, sales):
     for _ in range(3):
         run(data, notify="die()")
@@ -557,6 +566,7 @@ def test_all_that_is_pending_is_delivered_oldest_first(data, later, sales):
     assert sales.order_ids == [state.id for state in later.orders.list()][::-1]
 
 
+@pytest.mark.engines
 def test_an_event_that_kills_every_process_is_given_up(data, later, sales):
     run(data, notify="die()")
     for deaths in count():
@@ -570,6 +580,7 @@ def test_an_event_that_kills_every_process_is_given_up(data, later, sales):
     assert sales.notices == []
 
 
+@pytest.mark.engines
 def test_a_failure_by_recovery_is_recorded_and_reported(data, later, failures):
     run(data, then="app.bus.subscribe(OrderCreated, lambda event: die(), name='shipper'); " + PLACE)
     later.bus.subscribe(OrderCreated, Failing(times=99), name="shipper")
@@ -582,6 +593,7 @@ def test_a_failure_by_recovery_is_recorded_and_reported(data, later, failures):
 # Processes that live
 
 
+@pytest.mark.engines
 def test_what_a_living_application_of_this_process_delivers_is_not_taken(data, sales):
     recovered = []
 
@@ -607,6 +619,7 @@ def blocked(data):
         it.kill()
 
 
+@pytest.mark.engines
 def test_what_a_living_process_set_out_to_deliver_is_left_to_it(blocked, later, sales):
     assert pending(later) == ["order_created"]
     assert later.deliveries.recover() == 0
@@ -617,6 +630,7 @@ def test_what_a_living_process_set_out_to_deliver_is_left_to_it(blocked, later, 
     assert sales.notices == []
 
 
+@pytest.mark.engines
 def test_a_hanging_subscriber_does_not_keep_others_from_placing_orders(blocked, later, sales):
     order_id = later.bus.send(place())
     assert sales.order_ids == [order_id]
@@ -636,6 +650,7 @@ def test_what_a_hanging_process_was_to_deliver_is_taken_when_it_dies(blocked, la
 AUDIT = "app.bus.subscribe(OrderCreated, lambda event: die(), name='audit'); " + PLACE
 
 
+@pytest.mark.engines
 def test_what_is_for_a_missing_subscriber_stays_pending_and_harms_nobody(data, later, sales):
     assert run(data, then=AUDIT).returncode == -9
     assert later.deliveries.recover() == 0
@@ -644,6 +659,7 @@ def test_what_is_for_a_missing_subscriber_stays_pending_and_harms_nobody(data, l
     assert len(sales.notices) == 1
 
 
+@pytest.mark.engines
 def test_a_subscriber_gets_what_was_pending_for_it_when_it_is_back(data, later):
     run(data, then=AUDIT)
     heard = []
@@ -662,6 +678,7 @@ STOCK = """
 """
 
 
+@pytest.mark.engines
 def test_a_pending_event_of_an_unknown_class_harms_nobody(data, later, sales):
     assert run(data, then=STOCK).returncode == -9
     run(data, notify="die()")

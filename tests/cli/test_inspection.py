@@ -3,11 +3,13 @@
 import json
 import re
 
+import pytest
 from command_line import ISO, TWO, done, rows
 
 from orders import ShipOrder
 
 
+@pytest.mark.engines
 def test_log_json_is_an_array_of_records_with_the_documented_fields(tool, send):
     send(*TWO)
     records = json.loads(done(tool("log", "--json")))
@@ -25,6 +27,7 @@ def test_log_json_is_an_array_of_records_with_the_documented_fields(tool, send):
     assert json.loads(done(tool("log", "--after", "3", "--json"))) == records[3:]
 
 
+@pytest.mark.engines
 def test_a_piped_log_has_each_message_and_delivery_with_its_number_and_time(tool, send):
     send(TWO[0])
     found = rows(tool("log"))
@@ -47,6 +50,7 @@ def test_topics_shows_who_handles_what(tool, data):
     assert not data.exists()
 
 
+@pytest.mark.engines
 def test_a_piped_feed_has_the_rows_of_the_log(tool, send):
     order_id, _ = send(*TWO)
     send(ShipOrder(order_id))
@@ -55,6 +59,7 @@ def test_a_piped_feed_has_the_rows_of_the_log(tool, send):
     assert feed.stdout == done(tool("log"))
 
 
+@pytest.mark.engines
 def test_the_feed_in_json_has_an_object_for_each_message_and_each_delivery(tool, send):
     send(TWO[0])
     feed = done(tool("watch", "--json", "--from", "start", "--until-idle", "0"))

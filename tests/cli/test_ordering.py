@@ -12,6 +12,7 @@ from orders import PlaceOrder, ShipOrder
 # Listing
 
 
+@pytest.mark.engines
 def test_a_piped_list_is_one_order_a_line_with_every_value_in_full(tool, send):
     customer, items = "A" * 200, ("💡 lamp", 'a "b"', "c" * 300)
     (order_id,) = send(PlaceOrder(items, customer))
@@ -21,6 +22,7 @@ def test_a_piped_list_is_one_order_a_line_with_every_value_in_full(tool, send):
     assert tuple(json.loads(what)) == items
 
 
+@pytest.mark.engines
 def test_a_list_is_newest_first_and_has_all_orders_when_piped(tool, send):
     order_ids = send(*(PlaceOrder((f"item {number}",)) for number in range(25)))
     assert ids(tool("list")) == order_ids[::-1]
@@ -36,6 +38,7 @@ def test_an_empty_store_lists_nothing_and_creates_nothing(tool, data):
     assert not data.exists()
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize(
     ("arguments", "found"),
     [
@@ -61,6 +64,7 @@ def test_a_filter_lists_only_what_it_names(tool, send, arguments, found):
     assert listed == [order_ids[number] for number in found]
 
 
+@pytest.mark.engines
 def test_since_is_inclusive_and_until_is_not(tool, send):
     first, second = send(*TWO)
     time = rows(tool("list"))[0][1]
@@ -68,11 +72,13 @@ def test_since_is_inclusive_and_until_is_not(tool, send):
     assert ids(tool("list", "--until", time)) == [first]
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("time", ["tomorrow", "", "3 fortnights", "2026-13-01", "999999w", "5ſ"])
 def test_a_time_that_is_none_is_wrong_use(tool, time):
     refused(tool("list", "--since", time), "--since", status=2)
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("form", [[], ["--json"], ["--csv"]])
 def test_a_shortened_list_says_so_to_people_only(tool, send, form):
     send(*TWO)
@@ -84,6 +90,7 @@ def test_a_shortened_list_says_so_to_people_only(tool, send, form):
     assert tool("list", "--limit", "9" * 20, *form).stdout == whole.stdout
 
 
+@pytest.mark.engines
 def test_list_json_is_an_array_of_orders_with_the_documented_fields(tool, send):
     order_id, _ = send(*TWO)
     newest, oldest = json.loads(done(tool("list", "--json")))
@@ -98,10 +105,12 @@ def test_list_json_is_an_array_of_orders_with_the_documented_fields(tool, send):
     }
 
 
+@pytest.mark.engines
 def test_a_missing_customer_is_null(tool):
     assert json.loads(tool("place", "rope", "--json").stdout)["customer"] is None
 
 
+@pytest.mark.engines
 def test_list_csv_has_a_header_and_one_item_a_row(tool, send):
     send(*TWO)
     found = list(csv.DictReader(done(tool("list", "--csv")).splitlines()))
@@ -112,6 +121,7 @@ def test_list_csv_has_a_header_and_one_item_a_row(tool, send):
     ]
 
 
+@pytest.mark.engines
 def test_json_and_csv_exclude_each_other(tool):
     refused(tool("list", "--json", "--csv"), "--json", "--csv", status=2)
 
@@ -119,6 +129,7 @@ def test_json_and_csv_exclude_each_other(tool):
 # Placing
 
 
+@pytest.mark.engines
 def test_place_json_prints_the_order_and_the_notice_for_people(tool):
     result = tool("place", "rope", "--json", "--customer", " Ada ")
     order = json.loads(result.stdout)
@@ -128,12 +139,14 @@ def test_place_json_prints_the_order_and_the_notice_for_people(tool):
     assert json.loads(done(tool("list", "--json"))) == [order]
 
 
+@pytest.mark.engines
 def test_place_reads_items_from_standard_input(tool):
     done(tool("place", "first", "-", "last", input="100 inch TV\r\n  magic carpet"))
     (order,) = json.loads(done(tool("list", "--json")))
     assert order["items"] == ["first", "100 inch TV", "magic carpet", "last"]
 
 
+@pytest.mark.engines
 def test_the_same_key_again_gives_the_first_order_and_notifies_nobody(tool):
     first = tool("place", "rope", "--key", "k", "--json")
     again = tool("place", "other", "--key", " k ", "--json")
@@ -145,6 +158,7 @@ def test_the_same_key_again_gives_the_first_order_and_notifies_nobody(tool):
     assert tool("place", "rope", "--key", "k").stdout == ""
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize(
     "item", ["[/]", "[red]x[/red]", "[link=file:///etc]x", ":smile:", "%s {0}"]
 )
@@ -154,6 +168,7 @@ def test_an_item_with_markup_is_placed_and_shown_literally(tool, screen, item):
     assert item in screen("list")[1]
 
 
+@pytest.mark.engines
 def test_an_item_may_look_like_an_option_after_two_dashes(tool):
     assert "Items: ['--json', '-x']" in done(tool("place", "--", "--json", "-x"))
 
@@ -173,6 +188,7 @@ def test_an_export_into_the_store_is_refused_and_leaves_it_alone(tool, send, dat
 # Moving
 
 
+@pytest.mark.engines
 def test_ship_and_cancel_and_show_take_the_beginning_of_an_id(tool, send):
     shipped, cancelled = send(*TWO)
     length = next(n for n in range(1, 37) if shipped[:n] != cancelled[:n])
@@ -190,6 +206,7 @@ def test_ship_and_cancel_and_show_take_the_beginning_of_an_id(tool, send):
     assert "no stock" in done(tool("show", cancelled[:length]))
 
 
+@pytest.mark.engines
 def test_show_prints_the_order_and_then_its_history(tool, send):
     (order_id,) = send(PlaceOrder(("rope",), "Ada"))
     send(ShipOrder(order_id))
@@ -199,6 +216,7 @@ def test_show_prints_the_order_and_then_its_history(tool, send):
     assert all(re.fullmatch(ISO, step[0]) for step in history)
 
 
+@pytest.mark.engines
 def test_show_json_is_the_order_with_its_history(tool, send):
     (order_id,) = send(PlaceOrder(("rope",), "Ada"))
     send(ShipOrder(order_id))
@@ -209,6 +227,7 @@ def test_show_json_is_the_order_with_its_history(tool, send):
     assert [order] == json.loads(done(tool("list", "--json")))
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize(
     ("move", "order_id"),
     [("show", "nope"), ("ship", "nope"), ("cancel", "nope"), ("show", ""), ("ship", "\x1b[31m")],
@@ -218,6 +237,7 @@ def test_an_unknown_id_is_refused(tool, send, move, order_id):
     refused(tool(move, order_id), "orders list")
 
 
+@pytest.mark.engines
 def test_a_forbidden_move_is_refused_and_names_the_state(tool, send):
     shipped, _ = send(*TWO)
     send(ShipOrder(shipped))

@@ -47,6 +47,7 @@ def commands(text):
 # What a plugin adds
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize(
     ("options", "environment"),
     [
@@ -72,11 +73,13 @@ def test_a_plugin_adds_its_command_to_the_line_and_to_its_help(
     assert show(shipped)["status"] == "refunded"
 
 
+@pytest.mark.engines
 def test_a_command_of_a_plugin_is_unknown_without_it(tool, shipped, show):
     refused(tool("refund", shipped), "refund", status=2)
     assert show(shipped)["status"] == "shipped"
 
 
+@pytest.mark.engines
 def test_a_plugin_is_seen_in_the_wiring(tool):
     found = {row[0]: row[3] for row in rows(tool(*WITH, "topics"))}
     place = r"\(refund.py:\d+\)"
@@ -85,6 +88,7 @@ def test_a_plugin_is_seen_in_the_wiring(tool):
     assert "refund-order" not in done(tool("topics"))
 
 
+@pytest.mark.engines
 def test_what_a_plugin_folds_is_replayed_and_what_it_reacts_with_is_done(tool, shipped):
     tool(*WITH, "refund", shipped)
     replayed = tool(*WITH, "replay", "--dry-run").stdout
@@ -93,6 +97,7 @@ def test_what_a_plugin_folds_is_replayed_and_what_it_reacts_with_is_done(tool, s
     assert (sorry["items"], sorry["customer"]) == (["box of chocolates"], "Ada")
 
 
+@pytest.mark.engines
 def test_a_list_can_be_of_a_status_that_a_plugin_adds(tool, orders, send, shipped):
     send(PlaceOrder(("lamp",)))
     tool(*WITH, "refund", shipped)
@@ -108,6 +113,7 @@ def test_a_list_can_be_of_a_status_that_a_plugin_adds(tool, orders, send, shippe
 # Its rules
 
 
+@pytest.mark.engines
 def test_an_order_is_refunded_once(tool, shipped, show):
     done_once = tool(*WITH, "refund", shipped)
     assert done_once.returncode == 0
@@ -116,6 +122,7 @@ def test_an_order_is_refunded_once(tool, shipped, show):
     assert show(shipped)["version"] == 3
 
 
+@pytest.mark.engines
 def test_only_a_shipped_order_is_refunded(tool, send, show):
     (order_id,) = send(PlaceOrder(("rope",)))
     refused(tool(*WITH, "refund", order_id), "cannot be refunded: it is placed")
@@ -146,6 +153,7 @@ def at_once(fork, data, tmp_path):
     return run
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("rival", ["refund", "ship", "cancel"])
 def test_of_a_refund_and_its_rival_at_once_one_wins(at_once, send, show, rival):
     for _ in range(2):
@@ -158,6 +166,7 @@ def test_of_a_refund_and_its_rival_at_once_one_wins(at_once, send, show, rival):
         assert events == ["OrderCreated", "OrderShipped", "OrderRefunded"]
 
 
+@pytest.mark.engines
 def test_a_refund_and_a_shipment_at_once_are_in_order_or_the_refund_is_refused(at_once, send, show):
     for _ in range(5):
         (order_id,) = send(PlaceOrder(("rope",)))
@@ -221,6 +230,7 @@ def test_a_refunded_order_stays_refunded_without_the_plugin(tool, data, shipped,
     assert (last["version"], last["event"], last["reason"]) == (3, "OrderRefunded", "too small")
 
 
+@pytest.mark.engines
 def test_a_store_of_a_plugin_is_well_without_it(tool, shipped):
     tool(*WITH, "refund", shipped)
     tool(*WITH, "checkpoint")
@@ -278,6 +288,7 @@ def test_a_plugin_that_cannot_be_installed_is_one_line(tool, data, name, line):
     assert not data.exists()
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize(
     "name", ["nowhere", "orders.nowhere", ".refund", "a..b", "../x", "\x1b[31mx", "[/]", "x" * 5000]
 )
@@ -285,21 +296,25 @@ def test_a_plugin_that_is_not_there_is_one_line(tool, name):
     refused(tool("--plugin", name, "list"), "plugin ", "cannot be used: ")
 
 
+@pytest.mark.engines
 def test_a_plugin_without_its_name_is_wrong_use(tool):
     refused(tool("--plugin"), "--plugin", status=2)
 
 
+@pytest.mark.engines
 def test_a_plugin_of_the_current_directory_is_found(tool):
     Path("mine.py").write_text("def install(app):\n    app.warn('mine is here')\n")
     result = tool("--plugin", "mine", "place", "rope")
     assert (result.returncode, result.stderr) == (0, "warning: mine is here\n")
 
 
+@pytest.mark.engines
 def test_completion_is_silent_about_a_plugin_that_cannot_be_used(tool):
     ask = {"_ORDERS_COMPLETE": "complete_bash", "COMP_WORDS": "orders --plugin nowhere ca"}
     assert done(tool(env=ask | {"COMP_CWORD": "3"})).split() == ["cancel"]
 
 
+@pytest.mark.engines
 def test_completion_knows_the_commands_of_a_plugin(tool):
     ask = {"_ORDERS_COMPLETE": "complete_bash", "COMP_WORDS": f"orders --plugin {REFUND} ref"}
     assert done(tool(env=ask | {"COMP_CWORD": "3"})).split() == ["refund"]

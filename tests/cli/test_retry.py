@@ -29,6 +29,7 @@ def rows(run):
     return [line.split("\t") for line in run.stdout.splitlines()]
 
 
+@pytest.mark.engines
 def test_a_notice_that_cannot_be_printed_leaves_the_order_and_a_failed_delivery(failed, tool):
     assert len(rows(tool("list"))) == 1
     ((event, subscriber, status, attempts, _changed, error),) = rows(tool("deliveries"))
@@ -39,18 +40,21 @@ def test_a_notice_that_cannot_be_printed_leaves_the_order_and_a_failed_delivery(
     assert (doctor.returncode, "orders retry" in doctor.stdout) == (1, True)
 
 
+@pytest.mark.engines
 def test_a_failed_delivery_does_not_change_the_exit_code_of_place(tool):
     placed = tool("place", "100 inch TV", stdout=FULL)
     assert len(rows(tool("list"))) == 1
     assert (placed.returncode, placed.stderr.count("\n")) == (0, 2), placed.stderr
 
 
+@pytest.mark.engines
 def test_a_delivery_that_fails_once_is_tried_again_at_once_and_nobody_is_troubled(orders, tool):
     placed = orders("place", "a", env={"ORDERS_FAULT": "before-delivery=EIO"})
     assert (placed.returncode, placed.stderr) == (0, "")  # the second try succeeded
     assert rows(tool("deliveries"))[0][2:4] == [DONE, "2"]
 
 
+@pytest.mark.engines
 def test_deliveries_as_json_have_event_subscriber_status_attempts_error_and_times(failed, tool):
     tool("place", "another")
     found = json.loads(tool("deliveries", "--json").stdout)
@@ -65,6 +69,7 @@ def test_deliveries_as_json_have_event_subscriber_status_attempts_error_and_time
     assert json.loads(tool("deliveries", "--pending", "--json").stdout) == []
 
 
+@pytest.mark.engines
 def test_what_a_dead_process_left_is_shown_as_pending_and_looking_delivers_nothing(tool):
     assert tool("place", "a", env={"ORDERS_FAULT": "before-delivery"}).returncode == -9
     for _ in range(2):
@@ -75,6 +80,7 @@ def test_what_a_dead_process_left_is_shown_as_pending_and_looking_delivers_nothi
     assert tool("deliveries", "--pending", "--json").stdout.split() == ["[", "]"]
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("how", ["--all", "id", "beginning"])
 def test_a_retry_delivers_what_failed_and_says_so_once(failed, how, tool):
     what = {"--all": "--all", "id": failed, "beginning": failed[:6]}[how]
@@ -91,6 +97,7 @@ def test_a_retry_delivers_what_failed_and_says_so_once(failed, how, tool):
     assert (by_id.returncode, by_id.stdout) == (1, "")
 
 
+@pytest.mark.engines
 def test_a_retry_of_an_unknown_event_is_an_error_that_says_where_to_look(failed, tool):
     for unknown in ("", "nonsense", "ffffffff-ffff-4fff-8fff-ffffffffffff"):
         retried = tool("retry", unknown)
@@ -101,10 +108,12 @@ def test_a_retry_of_an_unknown_event_is_an_error_that_says_where_to_look(failed,
     assert rows(tool("deliveries"))[0][2:4] == [FAILED, "3"]
 
 
+@pytest.mark.engines
 def test_a_retry_of_nothing_or_of_everything_and_something_is_wrong_usage(failed, tool):
     assert tool("retry").returncode == tool("retry", "--all", failed).returncode == 2
 
 
+@pytest.mark.engines
 def test_a_delivery_retried_five_times_in_vain_is_a_dead_letter_delivered_by_its_id(failed, tool):
     for number in range(1, RETRIES + 1):
         retried = tool("retry", "--all", stdout=FULL)
@@ -124,6 +133,7 @@ def test_a_delivery_retried_five_times_in_vain_is_a_dead_letter_delivered_by_its
     assert tool("doctor").returncode == 0
 
 
+@pytest.mark.engines
 def test_a_retry_that_cannot_print_is_exit_1_with_nothing_of_pythons_own(failed, data):
     environment = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
     command = [sys.executable, "-m", "orders", "--data", str(data), "retry", failed]
@@ -136,6 +146,7 @@ def test_a_retry_that_cannot_print_is_exit_1_with_nothing_of_pythons_own(failed,
     assert "Exception" not in retried.stderr
 
 
+@pytest.mark.engines
 def test_what_comes_after_a_poison_event_flows(failed, tool):
     after = tool("place", "another")
     assert (after.returncode, after.stderr) == (0, "")

@@ -64,6 +64,7 @@ def created(number, time, *items):
 # What is counted
 
 
+@pytest.mark.engines
 @pytest.mark.usefixtures("sold")
 def test_json_has_every_item_the_most_ordered_first_and_every_day(stats):
     before = today()
@@ -73,6 +74,7 @@ def test_json_has_every_item_the_most_ordered_first_and_every_day(stats):
     assert found["days"] in ([{"day": day, "orders": 4}] for day in (before, today()))
 
 
+@pytest.mark.engines
 @pytest.mark.usefixtures("sold")
 def test_piped_it_is_one_record_a_line(tool):
     records = [line.split("\t") for line in done(tool("stats")).splitlines()]
@@ -81,6 +83,7 @@ def test_piped_it_is_one_record_a_line(tool):
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", records[-1][1])
 
 
+@pytest.mark.engines
 def test_a_cancelled_order_is_taken_off_again_and_a_shipped_one_is_not(stats, send):
     shipped, cancelled = send(PlaceOrder(("rope", "lamp")), PlaceOrder(("rope", "tv")))
     assert Counter({row["item"]: row["times"] for row in stats()["items"]}) == Counter(
@@ -93,6 +96,7 @@ def test_a_cancelled_order_is_taken_off_again_and_a_shipped_one_is_not(stats, se
     assert [day["orders"] for day in stats()["days"]] in ([2], [1, 1])
 
 
+@pytest.mark.engines
 def test_full_names_are_piped_however_long(tool, send):
     names = ("x" * 500, "漢字" * 60, "[red]x[/red]", '"quoted" \\ name')
     send(PlaceOrder(names))
@@ -265,6 +269,7 @@ def test_a_directory_that_cannot_be_written_changes_no_answer(tool, data, fork, 
 # On a terminal
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("columns", [80, 120])
 @pytest.mark.usefixtures("sold")
 def test_the_charts_fill_the_terminal_and_no_more(screen, columns):
@@ -283,6 +288,7 @@ def test_the_charts_fill_the_terminal_and_no_more(screen, columns):
     assert max(map(width, lines)) == columns
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("columns", [80, 120, 40])
 def test_wide_long_and_hostile_names_fit_the_terminal(screen, send, columns):
     names = ("漢字" * 40, "w" * 500, "🧞 carpet", "e\u0301" * 30, "עדה לאבלייס", "[red]x[/red]")
@@ -311,11 +317,13 @@ def test_ten_items_and_fourteen_days_are_drawn_and_how_many_there_are_is_said(sc
     assert "--json" in text
 
 
+@pytest.mark.engines
 def test_an_empty_store_is_said_to_be_so_on_a_terminal(screen, data):
     status, shown = screen("stats")
     assert (status, " ".join(plain(shown).split())) == (0, f"No orders in {data} yet.")
 
 
+@pytest.mark.engines
 def test_where_every_order_was_cancelled_the_days_are_drawn_all_the_same(screen, send):
     (order_id,) = send(PlaceOrder(("rope",)))
     send(CancelOrder(order_id))
@@ -325,6 +333,7 @@ def test_where_every_order_was_cancelled_the_days_are_drawn_all_the_same(screen,
     assert re.search(r"^\d{4}-\d\d-\d\d .* 1$", plain(shown), re.MULTILINE)
 
 
+@pytest.mark.engines
 @pytest.mark.usefixtures("sold")
 def test_json_is_the_same_on_a_terminal_as_piped(screen, tool):
     assert screen("stats", "--json", columns=2000)[1] == done(tool("stats", "--json"))

@@ -22,6 +22,7 @@ BESTSELLER = (
 )
 
 
+@pytest.mark.engines
 def test_the_tenth_order_of_an_item_makes_it_a_bestseller_and_the_eleventh_does_not(tool):
     for number in range(1, 13):
         result = tool("place", "rope")
@@ -34,6 +35,7 @@ def test_the_tenth_order_of_an_item_makes_it_a_bestseller_and_the_eleventh_does_
     assert len(reactions(tool)) == 1
 
 
+@pytest.mark.engines
 def test_one_order_of_many_makes_one_bestseller(tool):
     result = tool("place", *["rope"] * 25, "lamp")
     assert result.returncode == 0
@@ -42,6 +44,7 @@ def test_one_order_of_many_makes_one_bestseller(tool):
     assert len(reactions(tool)) == 1
 
 
+@pytest.mark.engines
 def test_place_json_prints_nothing_else_on_standard_output(tool, send):
     send(*(PlaceOrder(("rope",)) for _ in range(9)))
     result = tool("place", "rope", "--json")
@@ -50,6 +53,7 @@ def test_place_json_prints_nothing_else_on_standard_output(tool, send):
     assert re.search(BESTSELLER.format(r"\S+"), result.stderr)
 
 
+@pytest.mark.engines
 def test_what_python_placed_the_next_command_that_writes_reacts_to(tool, send):
     order_ids = send(*(PlaceOrder(("rope",)) for _ in range(12)))
     assert tool("list").stderr == ""
@@ -59,6 +63,7 @@ def test_what_python_placed_the_next_command_that_writes_reacts_to(tool, send):
     assert len(reactions(tool)) == 1
 
 
+@pytest.mark.engines
 def test_what_a_policy_has_yet_to_react_to_is_said_and_made_up_for(tool, send):
     order_ids = send(*(PlaceOrder(("rope",)) for _ in range(12)))
     examined = tool("doctor")
@@ -91,6 +96,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.sample(5)
 def test_kill_9_anywhere_in_the_tenth_order_leaves_one_reaction_to_it(tool, send, fault):
@@ -106,6 +112,7 @@ def test_kill_9_anywhere_in_the_tenth_order_leaves_one_reaction_to_it(tool, send
     assert 'item="rope" times=10' in about
 
 
+@pytest.mark.engines
 def test_those_of_the_order_of_its_notice_and_of_the_reaction_do_kill(tool, send, tmp_path):
     for fault in (
         "torn-append",
@@ -142,6 +149,7 @@ def test_a_policy_that_fails_is_a_warning_and_the_order_is_placed(tool, send, da
     assert len(reactions(tool)) == 1
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("errors", ["/dev/full", "&-"])
 def test_a_policy_whose_news_cannot_be_printed_does_not_make_the_order_fail(
     send, data, tool, errors
@@ -159,6 +167,7 @@ def test_a_policy_whose_news_cannot_be_printed_does_not_make_the_order_fail(
     assert len(reactions(tool)) == 1
 
 
+@pytest.mark.engines
 def test_a_terminal_that_reacts_while_another_one_does_leaves_one_reaction(send, data, tool):
     order_ids = send(*(PlaceOrder(("rope",)) for _ in range(10)))
     shown = []
@@ -176,6 +185,7 @@ def test_a_terminal_that_reacts_while_another_one_does_leaves_one_reaction(send,
     assert len(reactions(tool)) == 1
 
 
+@pytest.mark.engines
 def test_two_terminals_react_once(fork, data, tool):
     def place():
         for _ in range(6):

@@ -218,6 +218,7 @@ def test_a_replay_sends_no_notice_again(data, tool, send):
     assert (data / "events.jsonl").read_bytes() == log
 
 
+@pytest.mark.engines
 def test_after_a_replay_a_policy_still_reacts_to_what_it_had_yet_to_see(data, tool, send):
     send(*(PlaceOrder(("rope",)) for _ in range(10)))  # the policy has seen none of them
     assert tool("replay").returncode == 0
@@ -226,6 +227,7 @@ def test_after_a_replay_a_policy_still_reacts_to_what_it_had_yet_to_see(data, to
     assert len(reactions(tool)) == 1
 
 
+@pytest.mark.engines
 def test_after_a_replay_the_tenth_order_still_makes_a_bestseller_once(data, tool, send):
     with bootstrap(data, notifier=Sales()) as app, SingleThreadedRunner(app, [Bestseller]):
         for _ in range(5):

@@ -56,6 +56,7 @@ def past(send, data, tool):
 # Listing
 
 
+@pytest.mark.engines
 def test_list_at_shows_every_order_as_it_was(past, tool):
     lamp, rope, times = past
     seen = [[row[:3:2] for row in rows(tool("list", "--at", time))] for time in times]
@@ -84,12 +85,14 @@ def test_the_past_is_told_from_the_log_alone(past, tool, data):
     assert {result.returncode for result in after} == {0}
 
 
+@pytest.mark.engines
 def test_list_at_the_present_is_the_list(past, tool):
     for at in ("now", "0s", "2999-01-01", "2999-01-01T00:00:00+02:00"):
         for form in ([], ["--json"], ["--csv"]):
             assert done(tool("list", "--at", at, *form)) == done(tool("list", *form))
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("at", ["10 minutes ago", "yesterday", "90s", "2 h ago", "1999-12-31"])
 def test_list_at_a_time_before_everything_is_empty_and_no_error(past, tool, at):
     result = tool("list", "--at", at)
@@ -104,6 +107,7 @@ def test_a_time_that_is_none_is_wrong_use(tool, data, command, at):
     assert not data.exists()
 
 
+@pytest.mark.engines
 def test_filters_ask_for_what_was_then(past, tool):
     lamp, rope, times = past
 
@@ -121,6 +125,7 @@ def test_filters_ask_for_what_was_then(past, tool):
     assert found("--until", times[1]) == [lamp]
 
 
+@pytest.mark.engines
 def test_a_shortened_list_of_the_past_says_so(past, tool):
     _, rope, times = past
     result = tool("list", "--at", times[1], "--limit", "1")
@@ -130,6 +135,7 @@ def test_a_shortened_list_of_the_past_says_so(past, tool):
     assert "1 of" not in tool("list", "--at", times[0], "--limit", "1").stderr
 
 
+@pytest.mark.engines
 def test_csv_of_the_past_has_the_keys(past, tool):
     lamp, rope, times = past
     found = csv.DictReader(done(tool("list", "--at", times[1], "--csv")).splitlines())
@@ -142,6 +148,7 @@ def test_csv_of_the_past_has_the_keys(past, tool):
 # Showing
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("order_id", ['12"', "back\\slash", "Ölfaß", "日本"])
 def test_an_order_of_whatever_id_has_its_history_and_its_trace(order_id, data, tool):
     event_id = f"e {order_id}"
@@ -155,6 +162,7 @@ def test_an_order_of_whatever_id_has_its_history_and_its_trace(order_id, data, t
     assert names == ["OrderCreated", "order_created", "NotifySales", "ShipOrder", "OrderShipped"]
 
 
+@pytest.mark.engines
 def test_show_at_shows_the_order_with_its_history_until_then(past, tool):
     lamp, _, times = past
     then, *history = rows(tool("show", lamp, "--at", times[1]))
@@ -166,6 +174,7 @@ def test_show_at_shows_the_order_with_its_history_until_then(past, tool):
     assert done(tool("show", lamp, "--at", times[2])) == done(tool("show", lamp))
 
 
+@pytest.mark.engines
 def test_show_version_shows_what_the_first_events_made(past, tool):
     _, rope, times = past
     first, last = (json.loads(done(tool("show", rope, "--version", v, "--json"))) for v in "12")
@@ -176,6 +185,7 @@ def test_show_version_shows_what_the_first_events_made(past, tool):
     assert first == json.loads(done(tool("show", rope, "--at", times[1], "--json")))
 
 
+@pytest.mark.engines
 def test_an_order_that_was_placed_later_is_an_error_that_says_so(past, tool):
     _, rope, times = past
     for form in ([], ["--json"]):
@@ -183,23 +193,27 @@ def test_an_order_that_was_placed_later_is_an_error_that_says_so(past, tool):
         refused(tool("show", rope, "--at", "yesterday", *form), rope, "was placed later")
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("version", ["3", "99999999999999999999"])
 def test_a_version_that_never_was_is_an_error_that_names_the_range(past, tool, version):
     lamp, _, _ = past
     refused(tool("show", lamp, "--version", version), lamp, "1 to 2")
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("version", ["0", "-1", "two"])
 def test_a_version_that_is_none_is_wrong_use(past, tool, version):
     lamp, _, _ = past
     refused(tool("show", lamp, f"--version={version}"), "--version", status=2)
 
 
+@pytest.mark.engines
 def test_a_time_and_a_version_exclude_each_other(past, tool):
     lamp, _, times = past
     refused(tool("show", lamp, "--at", times[0], "--version", "1"), "--at", "--version", status=2)
 
 
+@pytest.mark.engines
 def test_show_of_the_past_on_a_terminal_draws_what_was(past, screen):
     lamp, _, _ = past
     status, shown = screen("show", lamp[:8], "--version", "1", env={"NO_COLOR": "1"})

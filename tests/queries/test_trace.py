@@ -96,6 +96,7 @@ def snapshot(data):
 # What went well
 
 
+@pytest.mark.engines
 def test_an_order_is_one_tree_from_the_command_to_the_notice(traced, send):
     (order_id,) = send(PlaceOrder(("100 inch TV", "rope"), "Ada"))
     found = traced(order_id)
@@ -110,6 +111,7 @@ def test_an_order_is_one_tree_from_the_command_to_the_notice(traced, send):
     assert notice.text == f"handled by notify_sales ({place_of(handlers.notify_sales)}) {items}"
 
 
+@pytest.mark.engines
 def test_a_piped_record_is_depth_name_id_time_and_text_in_full(traced, send, tool):
     (order_id,) = send(PlaceOrder(("x" * 500,), "y" * 500))
     found = traced(order_id)
@@ -123,6 +125,7 @@ def test_a_piped_record_is_depth_name_id_time_and_text_in_full(traced, send, too
     assert "y" * 500 in found[0].text
 
 
+@pytest.mark.engines
 def test_every_conversation_about_the_order_is_shown_the_oldest_first(traced, send):
     shipped, cancelled, other = send(*(PlaceOrder((item,)) for item in ("lamp", "rope", "tv")))
     send(ShipOrder(shipped), CancelOrder(cancelled, "no stock"))
@@ -134,6 +137,7 @@ def test_every_conversation_about_the_order_is_shown_the_oldest_first(traced, se
     assert shape(traced(other)) == PLACED
 
 
+@pytest.mark.engines
 def test_a_bestseller_stands_below_the_order_that_made_it_one(tool, traced, send):
     nine = send(*(PlaceOrder(("rope",)) for _ in range(9)))
     placed = tool("place", "rope", "--json")
@@ -147,6 +151,7 @@ def test_a_bestseller_stands_below_the_order_that_made_it_one(tool, traced, send
     assert shape(traced(nine[-1])) == PLACED
 
 
+@pytest.mark.engines
 def test_an_imported_order_has_a_tree_of_its_own(tool, traced, tmp_path):
     file = tmp_path / "orders.jsonl"
     file.write_text(
@@ -167,11 +172,13 @@ def test_an_imported_order_has_a_tree_of_its_own(tool, traced, tmp_path):
     assert 'key="b"' in by_item["rope"][0].text
 
 
+@pytest.mark.engines
 def test_an_order_is_named_by_the_beginning_of_its_id(traced, send):
     (order_id,) = send(PlaceOrder(("rope",)))
     assert traced(order_id[:4]) == traced(order_id)
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("order_id", ["nope", "", "\x1b[31m"])
 def test_an_unknown_order_is_refused_in_one_line(tool, send, order_id):
     send(PlaceOrder(("rope",)))
@@ -180,6 +187,7 @@ def test_an_unknown_order_is_refused_in_one_line(tool, send, order_id):
     assert re.fullmatch(r"error: no order .*\ntry: orders list\n", result.stderr)
 
 
+@pytest.mark.engines
 def test_an_item_that_is_called_like_an_order_does_not_connect_their_trees(traced, send):
     (first,) = send(PlaceOrder(("rope",)))
     (second,) = send(PlaceOrder((first,), first, first[:8]))
@@ -190,6 +198,7 @@ def test_an_item_that_is_called_like_an_order_does_not_connect_their_trees(trace
 # What failed
 
 
+@pytest.mark.engines
 def test_a_notice_that_failed_twice_and_then_succeeded_is_shown_as_exactly_that(traced, data):
     notifier = Broken(2)
     with bootstrap(data, notifier=notifier) as app:
@@ -220,6 +229,7 @@ def test_a_notice_that_failed_twice_and_then_succeeded_is_shown_as_exactly_that(
         assert re.fullmatch(text, row.text)
 
 
+@pytest.mark.engines
 def test_a_disk_error_of_the_first_attempt_is_shown_of_a_real_process(traced, orders):
     placed = orders("place", "rope", "--json", env={"ORDERS_FAULT": "before-delivery=EIO"})
     assert placed.returncode == 0
@@ -230,6 +240,7 @@ def test_a_disk_error_of_the_first_attempt_is_shown_of_a_real_process(traced, or
     assert found[4].text.startswith("ran in ")
 
 
+@pytest.mark.engines
 def test_a_delivery_that_failed_and_was_retried_by_hand_shows_every_attempt(
     traced, data, failures, tool
 ):
@@ -253,6 +264,7 @@ def test_a_delivery_that_failed_and_was_retried_by_hand_shows_every_attempt(
     assert found[-2].text.startswith("ran in ")
 
 
+@pytest.mark.engines
 def test_a_dead_letter_is_called_one_and_shows_every_attempt(traced, data):
     with bootstrap(data, notifier=Broken(99), on_failure=lambda *_: None) as app:
         order_id = app.bus.send(PlaceOrder(("rope",)))
@@ -282,6 +294,7 @@ def test_what_a_dead_process_left_is_shown_until_the_next_command_delivers_it(to
     assert "has not run" not in str(found)
 
 
+@pytest.mark.engines
 def test_a_delivery_that_is_under_way_is_said_to_be(data, tool):
     shown = []
 
@@ -295,6 +308,7 @@ def test_a_delivery_that_is_under_way_is_said_to_be(data, tool):
     assert "has not run yet: a process is at work on it" in shown[0]
 
 
+@pytest.mark.engines
 def test_a_subscriber_that_this_process_does_not_have_is_shown_by_name(traced, data):
     with bootstrap(data, notifier=Sales()) as app:
         app.bus.subscribe(OrderCreated, lambda event: None, name="audit")
@@ -304,6 +318,7 @@ def test_a_subscriber_that_this_process_does_not_have_is_shown_by_name(traced, d
     assert re.fullmatch(r"\(not registered in this process\) ran in \d+\.\d ms", found[-1].text)
 
 
+@pytest.mark.engines
 def test_what_waits_for_a_subscriber_that_is_missing_here_says_so(traced, data, fork):
     def die():
         with bootstrap(data, notifier=Sales()) as app:
@@ -320,6 +335,7 @@ def test_what_waits_for_a_subscriber_that_is_missing_here_says_so(traced, data, 
     assert "(not registered in this process) has not run" in found[-1].text
 
 
+@pytest.mark.engines
 def test_a_subscriber_that_was_registered_later_is_shown_not_to_have_run(traced, data, monkeypatch):
     with monkeypatch.context() as patch:
         patch.delitem(handlers.EVENT_SUBSCRIBERS, OrderCreated)
@@ -334,6 +350,7 @@ def test_a_subscriber_that_was_registered_later_is_shown_not_to_have_run(traced,
     assert found[2].time == ""
 
 
+@pytest.mark.engines
 def test_one_that_is_subscribed_by_a_glob_later_is_shown_not_to_have_run(app):
     order_id = app.bus.send(PlaceOrder(("rope",)))
     app.bus.subscribe("order-*", lambda event: None, name="late")
@@ -351,6 +368,7 @@ def test_one_that_is_subscribed_by_a_glob_later_is_shown_not_to_have_run(app):
 # Messages that this process does not know; long chains
 
 
+@pytest.mark.engines
 def test_a_message_of_an_unknown_class_is_shown_by_its_name(data, tool):
     with bootstrap(data, notifier=Sales()) as app:
 
@@ -391,11 +409,13 @@ def chained(data):
         return app.bus.send(PlaceOrder(("rope",)))
 
 
+@pytest.mark.engines
 def test_a_long_chain_is_shown_to_its_end(traced, chained):
     found = traced(chained)
     assert [row.depth for row in found if row.name == "ParcelLost"] == [*range(3, 43, 2)]
 
 
+@pytest.mark.engines
 def test_a_long_chain_is_shown_to_its_end_on_a_terminal(screen, chained):
     status, shown = screen("trace", chained)
     assert status == 0
@@ -406,6 +426,7 @@ def test_a_long_chain_is_shown_to_its_end_on_a_terminal(screen, chained):
 # On a terminal
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("columns", [80, 120])
 def test_a_tree_on_a_terminal_fits_it_and_loses_nothing(screen, data, columns):
     wide = ("w" * 500, "漢字" * 60, "a b " * 100)
@@ -425,6 +446,7 @@ def test_a_tree_on_a_terminal_fits_it_and_loses_nothing(screen, data, columns):
     assert "3rdattempt" in letters(shown)
 
 
+@pytest.mark.engines
 def test_a_tree_on_a_terminal_says_what_the_records_say(screen, send, traced):
     (order_id,) = send(PlaceOrder(("rope",)))
     send(ShipOrder(order_id))

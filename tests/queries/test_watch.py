@@ -116,6 +116,7 @@ def done(result):
 # What is seen, and when
 
 
+@pytest.mark.engines
 def test_eighty_orders_of_four_terminals_are_seen_in_order_each_once(
     watch, fork, tool, data, tmp_path
 ):
@@ -135,6 +136,7 @@ def test_eighty_orders_of_four_terminals_are_seen_in_order_each_once(
     assert names(seen).count("OrderCreated") == names(seen).count("NotifySales") == 80
 
 
+@pytest.mark.engines
 def test_a_message_is_shown_at_once_while_the_watch_goes_on(watch, send):
     watching = watch("--json", "--from", "start")
     for number in range(5):  # each is read before the next one is placed
@@ -149,6 +151,7 @@ def test_a_message_is_shown_at_once_while_the_watch_goes_on(watch, send):
     assert watching.end() == (130, "", "")
 
 
+@pytest.mark.engines
 def test_an_import_of_another_terminal_is_seen(watch, orders, tool, tmp_path):
     file = tmp_path / "orders.jsonl"
     file.write_text("".join(f'{{"items": ["item {number}"]}}\n' for number in range(250)))
@@ -159,6 +162,7 @@ def test_an_import_of_another_terminal_is_seen(watch, orders, tool, tmp_path):
     assert watching.end() == (130, "", "")
 
 
+@pytest.mark.engines
 def test_from_now_shows_nothing_that_was_before(watch, send, tool):
     send(*(PlaceOrder((f"item {number}",)) for number in range(3)))
     before = logged(tool)
@@ -175,6 +179,7 @@ def test_from_now_shows_nothing_that_was_before(watch, send, tool):
     assert watching.end() == (130, "", "")
 
 
+@pytest.mark.engines
 def test_a_piped_message_is_number_time_name_id_and_detail(tool, send):
     (order_id,) = send(PlaceOrder(("100 inch TV",), "Ada"))
     send(ShipOrder(order_id))
@@ -183,6 +188,7 @@ def test_a_piped_message_is_number_time_name_id_and_detail(tool, send):
     assert [row.split("\t")[2] for row in shown.splitlines()] == PLACED + SHIPPED
 
 
+@pytest.mark.engines
 def test_json_is_one_object_a_line_with_the_number_of_its_line(tool, send):
     (order_id,) = send(PlaceOrder(("100 inch TV",), "Ada"))
     lines = done(tool("watch", "--json", "--from", "start", "--until-idle", "0.1")).splitlines()
@@ -191,6 +197,7 @@ def test_json_is_one_object_a_line_with_the_number_of_its_line(tool, send):
     assert shown[1]["order_id"] == order_id
 
 
+@pytest.mark.engines
 def test_a_message_of_an_unknown_class_is_shown_by_its_name(tool, data):
     with bootstrap(data, notifier=Sales()) as app:
         app.bus.send(PlaceOrder(("rope",)))
@@ -204,6 +211,7 @@ def test_a_message_of_an_unknown_class_is_shown_by_its_name(tool, data):
     assert shown["type"] == "MeterRead"
 
 
+@pytest.mark.engines
 def test_no_field_of_a_message_hides_the_number_of_its_line(tool, data):
     with bootstrap(data, notifier=Sales()) as app:
         app.uow().emit(MeterRead(seq=7))
@@ -214,6 +222,7 @@ def test_no_field_of_a_message_hides_the_number_of_its_line(tool, data):
 # How it ends
 
 
+@pytest.mark.engines
 def test_ctrl_c_ends_it_quietly(watch, send):
     send(PlaceOrder(("rope",)))
     watching = watch("--from", "start")
@@ -221,6 +230,7 @@ def test_ctrl_c_ends_it_quietly(watch, send):
     assert watching.end() == (130, "", "")
 
 
+@pytest.mark.engines
 def test_ctrl_c_on_a_terminal_ends_it_quietly(terminal, send):
     send(PlaceOrder(("rope",)))
     child = terminal("watch", "--from", "start", env={"NO_COLOR": "1"})
@@ -233,6 +243,7 @@ def test_ctrl_c_on_a_terminal_ends_it_quietly(terminal, send):
     assert "rror" not in child.before
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("form", [[], ["--json"]], ids=["records", "json"])
 def test_head_ends_it_quietly(send, data, form):
     send(*(PlaceOrder(("x" * 490,) * 20) for _ in range(5)))  # more than a pipe holds
@@ -249,6 +260,7 @@ def test_head_ends_it_quietly(send, data, form):
     assert "PlaceOrder" in result.stdout
 
 
+@pytest.mark.engines
 def test_it_ends_when_nobody_reads_it_any_more_though_there_is_no_news(watch, send):
     send(PlaceOrder(("rope",)))
     watching = watch("--from", "start")
@@ -259,6 +271,7 @@ def test_it_ends_when_nobody_reads_it_any_more_though_there_is_no_news(watch, se
     assert watching.process.stderr.read() == b""
 
 
+@pytest.mark.engines
 def test_until_idle_ends_it_when_there_is_no_more_news(tool, send):
     send(*(PlaceOrder((f"item {number}",)) for number in range(20)))
     for form in ([], ["--json"]):
@@ -266,6 +279,7 @@ def test_until_idle_ends_it_when_there_is_no_more_news(tool, send):
         assert len(done(result).splitlines()) == 20 * len(PLACED)
 
 
+@pytest.mark.engines
 def test_until_idle_zero_shows_what_there_is_and_ends(tool, send):
     send(PlaceOrder(("rope",)))
     assert len(done(tool("watch", "--from", "start", "--until-idle", "0")).splitlines()) == len(
@@ -287,6 +301,7 @@ def test_wrong_use_is_refused_in_one_line(tool, data, arguments):
     assert not data.exists()
 
 
+@pytest.mark.engines
 def test_a_watch_that_is_idle_is_not_busy(watch, send):
     send(PlaceOrder(("rope",)))
 
@@ -433,6 +448,7 @@ def test_a_watch_leaves_nothing_behind(watch, send, data):
 # On a terminal
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("columns", [80, 120])
 def test_a_watch_on_a_terminal_fits_it(screen, send, columns):
     send(PlaceOrder(("w" * 400, "漢字" * 60), "n" * 200), PlaceOrder(("[red]x[/red]",)))
@@ -447,12 +463,14 @@ def test_a_watch_on_a_terminal_fits_it(screen, send, columns):
     assert [word for line in rows for word in line.split() if word in MESSAGES] == MESSAGES * 2
 
 
+@pytest.mark.engines
 def test_json_is_the_same_on_a_terminal_as_piped(screen, send, tool):
     send(PlaceOrder(("rope",)))
     command = ("watch", "--json", "--from", "start", "--until-idle", "0.1")
     assert screen(*command, columns=2000)[1] == done(tool(*command))
 
 
+@pytest.mark.engines
 def test_what_is_only_announced_in_a_process_is_not_shown(watch, data):
     watching = watch("--json", "--from", "start")
     with bootstrap(data, notifier=Sales()) as app:

@@ -67,6 +67,7 @@ def refused(result, *problems):
 # Out and in again
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("form", FORMATS)
 def test_export_and_import_into_another_store_give_equal_orders(tool, send, tmp_path, form):
     shipped, cancelled, *_ = send(*AWKWARD)
@@ -82,6 +83,7 @@ def test_export_and_import_into_another_store_give_equal_orders(tool, send, tmp_
     assert (["padded", "same", "same"], "tabbed", "placed", 1) in before
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("form", FORMATS)
 def test_an_exported_file_is_what_standard_output_gets(tool, send, tmp_path, form):
     send(*AWKWARD)
@@ -93,12 +95,14 @@ def test_an_exported_file_is_what_standard_output_gets(tool, send, tmp_path, for
     assert renamed.read_bytes() == file.read_bytes()
 
 
+@pytest.mark.engines
 def test_export_prints_json_unless_told_otherwise(tool, send):
     (order_id,) = send(PlaceOrder(("rope",), "Ada", "k"))
     (order,) = json.loads(tool("export").stdout)
     assert (order["id"], order["key"], order["items"]) == (order_id, "k", ["rope"])
 
 
+@pytest.mark.engines
 def test_an_export_is_oldest_first(tool, send):
     order_ids = send(*AWKWARD)
     assert [order["id"] for order in json.loads(tool("export").stdout)] == order_ids
@@ -139,6 +143,7 @@ def test_any_orders_survive_export_and_import(commands, form):
 # Once only
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -156,6 +161,7 @@ def test_importing_a_file_again_imports_nothing(tool, tmp_path, name, content):
     assert items == [["lamp"], ["rope", "hook"]]
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("form", FORMATS)
 def test_importing_an_export_into_its_own_store_imports_nothing(tool, send, tmp_path, form):
     shipped, *_ = send(*AWKWARD)
@@ -168,6 +174,7 @@ def test_importing_an_export_into_its_own_store_imports_nothing(tool, send, tmp_
     assert tool("list").stdout == before
 
 
+@pytest.mark.engines
 def test_a_key_that_was_used_before_is_skipped_and_counted(tool, send, tmp_path):
     send(PlaceOrder(("first",), None, "a"))
     file = write(tmp_path, "o.csv", "key,item\na,second\nb,lamp\n")
@@ -177,12 +184,14 @@ def test_a_key_that_was_used_before_is_skipped_and_counted(tool, send, tmp_path)
     assert items == [["lamp"], ["first"]]
 
 
+@pytest.mark.engines
 def test_lines_without_a_key_are_imported_each_time(tool, tmp_path):
     file = str(write(tmp_path, "o.jsonl", '{"items": ["rope"]}\n{"items": ["rope"]}\n'))
     assert json.loads(tool("import", file, "--json").stdout) == {"imported": 2, "skipped": 0}
     assert json.loads(tool("import", file, "--json").stdout) == {"imported": 2, "skipped": 0}
 
 
+@pytest.mark.engines
 def test_an_interrupted_import_says_how_many_orders_are_stored(data, tmp_path):
     class Impatient:
         notices = 0
@@ -203,6 +212,7 @@ def test_an_interrupted_import_says_how_many_orders_are_stored(data, tmp_path):
         assert import_file(app, file) == (500 - stored, stored)
 
 
+@pytest.mark.engines
 def test_two_processes_importing_one_file_give_each_order_once(orders, data, tmp_path):
     total = 1200
     rows = "".join(f"k{number},item {number}\n" for number in range(total))
@@ -226,6 +236,7 @@ def test_two_processes_importing_one_file_give_each_order_once(orders, data, tmp
 # What import says
 
 
+@pytest.mark.engines
 def test_the_summary_is_for_people_and_json_for_programs(tool, tmp_path):
     file = str(write(tmp_path, "o.csv", "key,item\na,rope\n"))
     result = tool("import", file)
@@ -236,6 +247,7 @@ def test_the_summary_is_for_people_and_json_for_programs(tool, tmp_path):
     assert again.stdout == '{"imported":0,"skipped":1}\n'
 
 
+@pytest.mark.engines
 def test_the_notices_of_an_import_are_in_the_log_and_not_printed(tool, tmp_path):
     file = write(tmp_path, "o.csv", "key,item\na,rope\nb,lamp\n")
     result = tool("import", str(file))
@@ -269,6 +281,7 @@ def test_an_import_that_the_disk_ends_says_how_far_it_came(tool, tmp_path):
 # What files may look like
 
 
+@pytest.mark.engines
 def test_rows_of_one_key_need_not_stand_together(tool, tmp_path):
     content = "key,item,customer\na,rope,Ada\nb,lamp,Bob\na,hook,Ada\nb,bulb,Bob\na,rope,Ada\n"
     tool("import", str(write(tmp_path, "o.csv", content)))
@@ -278,6 +291,7 @@ def test_rows_of_one_key_need_not_stand_together(tool, tmp_path):
     ]
 
 
+@pytest.mark.engines
 def test_a_column_or_field_that_is_not_known_is_refused_for_it_may_be_a_slip(tool, tmp_path):
     for name, content in (
         ("o.csv", "key,item,custmer\na,rope,Ada\n"),
@@ -288,6 +302,7 @@ def test_a_column_or_field_that_is_not_known_is_refused_for_it_may_be_a_slip(too
         assert f"{name}:1: " in result.stderr
 
 
+@pytest.mark.engines
 def test_columns_stand_in_any_order(tool, tmp_path):
     content = "item,customer,key\r\nrope,Ada,a\r\n\r\nlamp,,b\r\n"
     tool("import", str(write(tmp_path, "o.CSV", content)))
@@ -297,12 +312,14 @@ def test_columns_stand_in_any_order(tool, tmp_path):
     ]
 
 
+@pytest.mark.engines
 def test_spaces_around_a_key_and_an_item_do_not_count(tool, tmp_path):
     content = "key,item\na,rope\n a ,  hook \n"
     tool("import", str(write(tmp_path, "o.csv", content)))
     assert listed(tool("list", "--json")) == [(["rope", "hook"], None, "placed", 1)]
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -316,6 +333,7 @@ def test_a_byte_order_mark_is_accepted(tool, tmp_path, name, content):
     assert listed(tool("list", "--json")) == [(["Zoë"], None, "placed", 1)]
 
 
+@pytest.mark.engines
 def test_blank_lines_and_a_missing_last_line_feed_are_accepted(tool, tmp_path):
     content = '\n{"items": ["rope"]}\n\r\n   \n{"items": ["lamp"]}'
     tool("import", str(write(tmp_path, "o.jsonl", content)))
@@ -325,6 +343,7 @@ def test_blank_lines_and_a_missing_last_line_feed_are_accepted(tool, tmp_path):
     ]
 
 
+@pytest.mark.engines
 def test_a_file_without_orders_imports_none(tool, tmp_path):
     for name, content in (("o.csv", "key,item\n"), ("o.jsonl", ""), ("o.json", "[]")):
         result = tool("import", str(write(tmp_path, name, content)), "--json")
@@ -385,17 +404,20 @@ def test_a_bad_row_of_csv_is_named_by_its_line(tool, data, tmp_path):
     assert not data.exists()
 
 
+@pytest.mark.engines
 def test_a_bad_row_is_reported_once(tool, tmp_path):
     file = write(tmp_path, "bad.csv", "key,item\n  ,rope\n")
     refused(tool("import", str(file)), f"{file}:2: ")
 
 
+@pytest.mark.engines
 def test_only_the_first_ten_bad_lines_are_named_and_all_are_counted(tool, tmp_path):
     file = write(tmp_path, "bad.jsonl", '{"items": []}\n' * 25)
     last = refused(tool("import", str(file)), *(f"{file}:{line}: " for line in range(1, 11)))
     assert "25 bad lines" in last
 
 
+@pytest.mark.engines
 def test_the_message_of_a_bad_line_is_the_domains(tool, tmp_path):
     file = write(tmp_path, "bad.jsonl", '{"items": ["rope", "  "]}\n')
     problem = f"{file}:1: item 2 is blank"
@@ -428,6 +450,7 @@ def test_a_file_that_is_not_of_its_format_is_refused_by_line(
     assert not data.exists()
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize(
     ("name", "start"), [("o.json", "["), ("o.jsonl", '{"items": ["rope"], "note": ')]
 )
@@ -445,12 +468,14 @@ def test_a_file_that_cannot_be_read_is_refused(tool, data, name, word):
     assert not data.exists()
 
 
+@pytest.mark.engines
 def test_a_directory_is_no_file(tool, tmp_path):
     (tmp_path / "orders.csv").mkdir()
     assert "directory" in refused(tool("import", "orders.csv"))
     assert "directory" in refused(tool("export", "orders.csv"))
 
 
+@pytest.mark.engines
 def test_a_file_name_is_shown_harmlessly(tool, tmp_path):
     write(tmp_path, "\x1b[31m.csv", "key,item\na, \n")
     result = tool("import", "\x1b[31m.csv")
@@ -458,6 +483,7 @@ def test_a_file_name_is_shown_harmlessly(tool, tmp_path):
     assert "\x1b" not in result.stderr
 
 
+@pytest.mark.engines
 def test_an_export_that_cannot_be_written_says_so(tool, send, tmp_path):
     send(AWKWARD[0])
     assert "missing" in refused(tool("export", "missing/orders.csv"))
@@ -465,6 +491,7 @@ def test_an_export_that_cannot_be_written_says_so(tool, send, tmp_path):
     assert [*tmp_path.glob("*.txt")] == []
 
 
+@pytest.mark.engines
 def test_export_writes_into_a_pipe_and_leaves_it_one(tool, send, tmp_path):
     send(AWKWARD[0])
     pipe = tmp_path / "o.jsonl"
@@ -480,6 +507,7 @@ def test_export_writes_into_a_pipe_and_leaves_it_one(tool, send, tmp_path):
 # The sample
 
 
+@pytest.mark.engines
 def test_the_sample_orders_are_imported_wholly(orders):
     assert SAMPLE.exists()
     total = len(import_export.read(SAMPLE))

@@ -7,6 +7,7 @@ one listens, once somebody waits.
 
 import os
 import secrets
+import select
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -192,6 +193,12 @@ class Connection:
             if link is not None and not link.closed:
                 os.close(link.pgconn.socket)
                 _inherited.append(link)
+        self._session = self._listener = None
+
+    def __del__(self) -> None:
+        if self._session is not None or self._listener is not None:  # nobody has closed us
+            with suppress(Exception):  # of an interpreter that ends
+                self.close()
 
     def _open(self) -> Session:
         if self._session is not None:
@@ -279,6 +286,12 @@ def _new_lease() -> int:
 
 def _finish_hint(link: Link) -> None:
     """Take the answer to a hint, which is there by now, so that the connection can be used."""
-    while link.pgconn.transaction_status == TransactionStatus.ACTIVE:
-        if link.pgconn.get_result() is None:
+    server = link.pgconn
+    while server.transaction_status == TransactionStatus.ACTIVE:
+        while server.is_busy():  # to take it before it is there would stop all threads
+            readable = select.poll()
+            readable.register(server.socket, select.POLLIN)
+            readable.poll()
+            server.consume_input()
+        if server.get_result() is None:
             break
