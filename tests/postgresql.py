@@ -40,6 +40,7 @@ ALWAYS = (
 )
 ACCESS = """
 local all all trust
+host replication all 127.0.0.1/32 trust
 host all guarded 127.0.0.1/32 scram-sha-256
 host all all 127.0.0.1/32 trust
 """
@@ -62,7 +63,10 @@ class Server:
     Attributes:
         port: on 127.0.0.1.
         directory: of everything.
+        data: the cluster's, in there.
     """
+
+    data = "data"
 
     def __init__(self, *settings):
         self.port = free_port()
@@ -87,14 +91,13 @@ class Server:
     def start(self, *settings):
         """Start, or start again, with these settings on top; return when it is ready."""
         options = " ".join(f"-c {setting}" for setting in (*self._settings, *settings))
-        self.run(
-            "pg_ctl", "start", "-w", "-D", "data", "-l", "log", "-o", f"-p {self.port} {options}"
-        )
+        log, options = f"{self.data}.log", f"-p {self.port} {options}"
+        self.run("pg_ctl", "start", "-w", "-D", self.data, "-l", log, "-o", options)
 
     def stop(self):
         """Shut down as if power were cut, but for what the operating system has in memory."""
         with suppress(subprocess.CalledProcessError):
-            self.run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", "data")
+            self.run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", self.data)
 
     def kill(self):
         """Kill the server and every process of it; as `kill -9` does."""

@@ -26,7 +26,8 @@ _CONNECTING = (
     ("role", "correct the user in the URL, or have the role created"),
     ("starting up", "wait a moment, and repeat the command"),
     ("database", "create the database, or correct its name in the URL"),
-    ("translate host name", "correct the host in the URL"),
+    ("resolve host", "correct the host in the URL"),
+    ("invalid", "correct this in the URL"),
 )
 _DOWN = "start the server, or correct host and port in the URL"
 
