@@ -23,14 +23,14 @@ def masked(text):
     return re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>", text)
 
 
-def replayed(block, directory):
+def replayed(block, directory, **env):
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     lines = []
     for command in re.findall(r"^\$ (.*)$", block, re.MULTILINE):
         run = subprocess.run(
             ["bash", "-c", command],
             cwd=directory,
-            env={**os.environ, "PATH": path},
+            env={**os.environ, "PATH": path, **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
@@ -40,13 +40,27 @@ def replayed(block, directory):
     return "\n".join(lines)
 
 
+ON_A_SERVER = "## When one machine is not enough"
+
+
+def transcripts(text):
+    return re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+
+
 def test_the_transcripts_are_what_the_commands_print(tmp_path):
     (tmp_path / "data").mkdir()
     shutil.copy(ROOT / "data/sample-orders.csv", tmp_path / "data")
-    blocks = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+    blocks = transcripts(README.split(ON_A_SERVER)[0])
     assert len(blocks) == 3
     for block in blocks:
         assert masked(replayed(block, tmp_path)) == masked(block.rstrip("\n"))
+
+
+def test_the_transcript_on_a_server_is_what_the_commands_print(postgres, tmp_path):
+    postgres.execute("create database readme")
+    (block,) = transcripts(README.split(ON_A_SERVER)[1])
+    shown = replayed(block, tmp_path, ORDERS_DATA=postgres.url("readme"))
+    assert masked(shown) == masked(block.rstrip("\n"))
 
 
 def test_the_python_examples_run_one_after_the_other_and_their_comments_are_true(tmp_path):
@@ -90,7 +104,7 @@ def test_every_rung_has_a_demo_and_a_file():
 def test_the_map_names_every_package_and_the_order_of_reading_every_file_of_the_heart():
     text = README.split("## Read it")[1]
     packages = {path.name for path in (ROOT / "orders").iterdir() if path.is_dir()}
-    named = set(re.findall(r"`(\w+)/`", text)) - {"files", "notifiers"}
+    named = set(re.findall(r"`(\w+)/`", text)) - {"files", "postgres", "notifiers"}
     assert packages - {"__pycache__"} == named
     reading = text.split("Everything else")[0]
     for name in re.findall(r"`(\w+/\w+\.py)`", reading):

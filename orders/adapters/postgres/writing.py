@@ -163,8 +163,9 @@ def _parts(commit: Commit) -> list[tuple[str, ...]]:
     return [(*one.key, kind, one.status, encode_part(one)) for kind, one in parts]
 
 
-def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[Any]:
+    """Return an array for each column; an empty one as it is written, which costs nothing."""
+    return [list(column) for column in zip(*rows, strict=True)] or ["{}"] * width
 
 
 def _refusal(error: psycopg.Error) -> OrdersError | None:
