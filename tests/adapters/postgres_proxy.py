@@ -17,6 +17,8 @@ class Proxy:
             server, as it is told apart here.
     """
 
+    lingers = False  # whether the server is not told that the connection was cut
+
     def __init__(self, server_port):
         self._server_port = server_port
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -64,9 +66,9 @@ class Proxy:
                 (size,) = struct.unpack("!i", _read(client, 4))
                 server.sendall(struct.pack("!i", size) + _read(client, size - 4))
                 for pair in ((client, server, str.upper), (server, client, str.lower)):
-                    Thread(target=self._pump, args=pair, daemon=True).start()
+                    Thread(target=self._pump, args=(*pair, client), daemon=True).start()
 
-    def _pump(self, source, target, shown):
+    def _pump(self, source, target, shown, client):
         with suppress(OSError, EOFError):
             while True:
                 header = _read(source, HEADER)
@@ -78,7 +80,7 @@ class Proxy:
                         break
                     self.messages.append(shown(chr(header[0])))
                     target.sendall(header + body)
-        _cut(source, target)
+        _cut(*([client] if self.lingers else [source, target]))
 
     def __enter__(self):
         return self

@@ -18,6 +18,15 @@ from orders.domain.order import Order
 from orders.errors import NotStored, StoreUnreachable
 
 
+def eventually(is_so):
+    """Wait until the server has noticed, which takes it a moment."""
+    assert any(is_so() for _ in range(10_000))
+
+
+def is_all_abandoned(store):
+    return all(pending.is_abandoned for pending in store.pending())
+
+
 @pytest.fixture
 def url(postgres, new_schema):
     name = new_schema().partition("schema=")[2]
@@ -122,11 +131,7 @@ def test_what_a_killed_process_was_to_deliver_is_abandoned_at_once(url, open_sto
 
     assert fork(die).wait() == -signal.SIGKILL
     store = open_store()
-    store.connection.rows(
-        "select pg_terminate_backend(pid, 5000) from lease where false"
-    )  # the schema is there
-    while any(not pending.is_abandoned for pending in store.pending()):
-        pass  # until the server has read the end of the connection
+    eventually(lambda: is_all_abandoned(store))
     (pending,) = store.pending()
     assert store.claim(pending.delivery, again(pending.delivery))
 
@@ -160,14 +165,28 @@ def test_a_lease_outlives_a_lost_connection(url, proxy, open_store):
     assert not other.claim(delivery, again(delivery))
 
 
+def test_a_session_that_the_server_has_not_missed_yet_is_ended_first(url, proxy, open_store):
+    """Else it would keep the lease, and might store what its store has given up."""
+    store, other = open_store(proxy.url(url)), open_store()
+    delivery, lease = notified(store), store.connection.lease
+    proxy.lingers = True
+    for _ in range(3):
+        store.head()
+        proxy.cut_after(3)
+        place(store)
+    assert numbers(other) == [1, 2, 3, 4]
+    assert store.connection.lease == lease
+    assert other.connection.rows("select count(*) from lease") == [(2,)]
+    assert not other.claim(delivery, again(delivery))
+
+
 def test_a_store_that_nobody_has_closed_leaves_no_session(url, open_store):
     store = PostgresStore(url)
     notified(store)
     del store
     gc.collect()
     other = open_store()
-    while not all(pending.is_abandoned for pending in other.pending()):
-        pass  # until the server has read the end of the connection
+    eventually(lambda: is_all_abandoned(other))
 
 
 # Forks
@@ -212,8 +231,7 @@ def test_a_sleeping_child_does_not_keep_the_lease_of_a_killed_parent_alive(url, 
         child.kill()
         child.wait()
         store = open_store()
-        while not all(pending.is_abandoned for pending in store.pending()):
-            pass
+        eventually(lambda: is_all_abandoned(store))
     finally:
         os.kill(sleeper, signal.SIGKILL)
 

@@ -4,6 +4,7 @@ import random
 import time
 from collections import defaultdict
 from contextlib import closing
+from threading import Timer
 from typing import ClassVar
 
 import psycopg
@@ -76,6 +77,19 @@ def test_what_is_rolled_back_holds_nothing_back_for_good(store, url):
         commit_and_wait(store, commit_of(lost), lambda: place(other), is_taken_back=True)
         assert numbers(other) == [1]
         assert other.order(lost.id) is None
+
+
+def test_what_was_just_stored_is_shown_though_another_transaction_is_about_to_end(
+    store, postgres, monkeypatch
+):
+    monkeypatch.setattr(reading, "PATIENCE", 60)
+    with psycopg.connect(postgres.url("template1")) as other:
+        other.execute("select pg_current_xact_id()")
+        timer = Timer(0.1, other.rollback)
+        place(store)
+        timer.start()
+        assert numbers(store) == [1]
+        timer.join()
 
 
 def test_a_transaction_of_another_database_holds_the_log_back_and_not_the_orders(store, postgres):

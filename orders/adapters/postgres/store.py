@@ -38,7 +38,7 @@ from ...messaging.message import Message
 from . import record as records
 from . import writing
 from .address import Address
-from .connection import Connection, Session
+from .connection import Connection
 from .orders import Orders
 from .reading import LogReader
 from .refusals import ConnectionLost
@@ -48,6 +48,11 @@ PAGE = 1000  # deliveries that are fetched at once
 TRIES = 3  # of a commit whose connection is lost
 POLL = 0.5  # seconds between two looks at the log, for a hint may be lost
 SOON = 0.005  # seconds after a hint until what it is about can be read; doubled up to POLL
+
+# On a standby nobody can see who is at work on the primary.
+ABANDONED: LiteralString = """
+    (owner is null or owner not in (select owner from lease)) and not pg_is_in_recovery()
+"""
 
 
 class PostgresStore:
@@ -239,18 +244,11 @@ class PostgresStore:
 
     def pending(self) -> Iterator[Pending]:
         """Yield the pending deliveries, oldest first."""
-
-        def fetch(session: Session) -> list[Pending]:
-            rows = session.link.execute(
-                """
-                select body, owner is null or owner not in (select owner from lease)
-                from delivery where status = 'pending' order by queued
-                """
-            )
-            # On a standby nobody can see who is at work on the primary.
-            return [Pending(_delivery(d), gone and not session.is_standby) for d, gone in rows]
-
-        yield from self.connection.run(fetch)
+        query: LiteralString = (
+            "select body, " + ABANDONED + " from delivery where status = 'pending' order by queued"
+        )
+        for body, is_abandoned in self.connection.rows(query):
+            yield Pending(_delivery(body), is_abandoned)
 
     def claim(self, found: Delivery, attempt: Delivery) -> bool:
         """Let this process make `attempt`, a pending delivery, if it still stands as `found`.
@@ -268,12 +266,12 @@ class PostgresStore:
 
     def deliveries(self, *statuses: Status) -> Iterator[Account]:
         """Yield the deliveries in one of these states, oldest first; all where none is given."""
-        query: LiteralString = """
-            select number, body, since, changed, status = 'pending'
-                and (owner is null or owner not in (select owner from lease))
-            from delivery
-            where number > %(after)s and (status = any(%(statuses)s) or %(all)s)
-        """
+        query: LiteralString = (
+            "select number, body, since, changed, status = 'pending' and "
+            + ABANDONED
+            + " from delivery"
+            " where number > %(after)s and (status = any(%(statuses)s) or %(all)s)"
+        )
         if statuses and "done" not in statuses:
             query += " and status <> 'done'"  # as the index has it
         query += " order by number limit %(page)s"
