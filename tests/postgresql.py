@@ -84,6 +84,7 @@ class Server:
             stdin=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the tests
         )
+        os.register_at_fork(after_in_child=self._watcher.stdin.close)  # a child may outlive us
         self.run("initdb", "-D", "data", "-U", USER, "-E", "UTF8", "--no-sync", "--locale=C")
         (self.directory / "data/pg_hba.conf").write_text(ACCESS)
         self.start()

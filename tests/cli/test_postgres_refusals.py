@@ -89,6 +89,13 @@ def test_a_hint_and_the_start_page_show_no_password(tool, guarded):
     assert "wr0ng" not in result.stderr + result.stdout
 
 
+def test_a_command_to_try_names_the_store_without_its_password(tool, url):
+    data = url.replace("postgres@", f"postgres:{SECRET}@")
+    result = tool("--data", data, "show", "nobody")
+    refused(result, "try: orders --data", "postgres@", "list")
+    assert SECRET not in result.stderr
+
+
 def test_without_psycopg_the_extra_is_named():
     script = "import sys; sys.modules['psycopg'] = None; from orders.cli import main; main()"
     result = subprocess.run(
