@@ -9,8 +9,8 @@ import typer
 from .. import __version__
 from ..application.store import Pending, Status
 from ..bootstrap import App
+from ..domain.text import count
 from ..errors import OrdersError
-from ..queries.wording import count
 from ..settings import without_password
 from .mistakes import UnknownName
 from .options import open_store

@@ -6,7 +6,7 @@ import typer
 
 from ..application.store import START, Record
 from ..bootstrap import App
-from ..queries.wording import count
+from ..domain.text import count
 from ..tools.json_lines import as_json, json_array
 from . import rows
 from .options import (

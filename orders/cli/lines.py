@@ -8,11 +8,12 @@ from datetime import datetime
 from typing import Literal, NamedTuple, Protocol
 
 from ..application.store import Delivery, Record, Status
+from ..domain.text import ordinal
 from ..messaging.bus import MessageBus
 from ..messaging.message import Command, Message, UnknownMessage
 from ..messaging.subscriptions import Handler, display_name
 from ..projections.policy import Policy
-from ..queries.wording import detail, link_of, name_of, ordinal, place_of
+from ..queries.wording import detail, link_of, name_of, place_of
 
 SHORT_ID = 8  # characters of an id that are shown; any unambiguous beginning will do
 

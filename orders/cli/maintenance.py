@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from ..application.store import Status
+from ..domain.text import count
 from ..errors import OrdersError
-from ..queries.wording import count
 from ..tools.json_lines import json_array
 from . import rows
 from .mistakes import WrongUse

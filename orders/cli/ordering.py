@@ -13,9 +13,9 @@ import typer
 from ..application.store import EVERY_ORDER, Filter
 from ..domain.commands import CancelOrder, PlaceOrder, ShipOrder
 from ..domain.order import MAX_ITEMS, MAX_TEXT
+from ..domain.text import count
 from ..errors import InvalidOrder, OrdersError
 from ..queries import history
-from ..queries.wording import count
 from ..tools.json_lines import json_array
 from . import rows
 from .mistakes import WrongUse

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from importlib import import_module
 
 from ..cli.output import Console
+from ..domain.text import count
 from ..errors import OrdersError
-from ..queries.wording import count
 from . import SCENARIOS
 from .failing import Plan
 from .stage import Stage

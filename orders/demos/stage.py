@@ -13,10 +13,10 @@ from ..bootstrap import App, bootstrap
 from ..cli import rendering
 from ..cli.lines import MARKS, Line, lines_of
 from ..cli.output import Console
+from ..domain.text import count, ordinal
 from ..errors import OrdersError
 from ..messaging.message import Event, Message
 from ..messaging.subscriptions import Subscriber
-from ..queries.wording import count, ordinal
 from ..settings import Settings
 from . import failing
 from .lesson import Files, introduce

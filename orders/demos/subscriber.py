@@ -11,7 +11,8 @@ from typing import Any
 from pubsub.core import Publisher  # noqa: TID251 - to be compared with
 
 from ..application.handlers import place_order
-from ..queries.wording import count, place_of
+from ..domain.text import count
+from ..queries.wording import place_of
 from .stage import Stage
 
 Call = Callable[[str, list[str]], None]

@@ -5,8 +5,8 @@ from collections import Counter
 from .. import App, NotifySales, OrderCreated, PlaceOrder
 from ..application.notifications import NullNotifier
 from ..application.store import Status
+from ..domain.text import count
 from ..messaging.message import Message
-from ..queries.wording import count
 from .crash import ARTICLE
 from .stage import Stage
 

@@ -32,3 +32,17 @@ def shorten(text: str, width: int = 60) -> str:
     """Return `text`, safe and at most `width` characters long, its loss marked by an ellipsis."""
     text = safe(text[: width + 1])
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def count(number: int, what: str) -> str:
+    """Return a number with its noun: ``1 order``, ``2 orders``, ``2 processes``, ``2 entries``."""
+    if number != 1:
+        what = re.sub("(?<=[^aeiou])y$", "ie", what)
+        what += "es" if what.endswith("s") else "s"
+    return f"{number:,} {what}"
+
+
+def ordinal(number: int) -> str:
+    """Return a number's place: ``1st``, ``2nd``, ``11th``."""
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10 if number % 100 // 10 != 1 else 0, "th")
+    return f"{number}{ending}"

@@ -7,12 +7,13 @@ from typing import Literal, NamedTuple, Protocol
 
 from ..application.store import Delivery, Failure, Match, Status, Store
 from ..application.unit_of_work import UnitOfWork
+from ..domain.text import count, ordinal
 from ..messaging.bus import MessageBus
 from ..messaging.message import Command, Event, Message, UnknownMessage
 from ..messaging.subscriptions import Handler
 from ..projections.follower import waiting_for
 from ..projections.policy import Policy
-from .wording import count, detail, name_of, ordinal, place_of, source_of
+from .wording import detail, name_of, place_of, source_of
 
 
 class Traced(Protocol):

@@ -1,6 +1,5 @@
 """How messages, handlers and numbers are put into words, on every screen alike."""
 
-import re
 from collections.abc import Collection
 from inspect import unwrap
 from pathlib import Path
@@ -56,17 +55,3 @@ def source_of(handler: Handler) -> str:
     """Return a handler's name with the place where it begins."""
     place = place_of(handler)
     return f"{display_name(handler)} ({place})" if place else display_name(handler)
-
-
-def count(number: int, what: str) -> str:
-    """Return a number with its noun: ``1 order``, ``2 orders``, ``2 processes``, ``2 entries``."""
-    if number != 1:
-        what = re.sub("(?<=[^aeiou])y$", "ie", what)
-        what += "es" if what.endswith("s") else "s"
-    return f"{number:,} {what}"
-
-
-def ordinal(number: int) -> str:
-    """Return a number's place: ``1st``, ``2nd``, ``11th``."""
-    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10 if number % 100 // 10 != 1 else 0, "th")
-    return f"{number}{ending}"

@@ -13,12 +13,12 @@ from itertools import islice
 
 from ..application.store import Account, Finding, Status
 from ..bootstrap import App
+from ..domain.text import count
 from ..errors import OrdersError
 from ..projections.follower import waiting_for
 from ..projections.policy import Policy
 from ..projections.projection import Projection
 from ..projections.replay import replay
-from ..queries.wording import count
 
 CHECKPOINT = "orders checkpoint"
 REPAIR = "orders doctor --repair"  # as engines name it

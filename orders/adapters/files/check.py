@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...application.store import Finding
+from ...domain.text import count
 from ...errors import ForeignFile, OrdersError, StoreBusy
 from .disk import available, copy_path
 
@@ -125,7 +126,7 @@ def _state(store: "FilesStore") -> Iterator[Finding]:
     elif kept.damage:
         yield Finding("bad", "state", f"{path} {kept.damage}", REPAIR)
     else:
-        text = f"{orders:,} order{'' if orders == 1 else 's'}, equal to the fold of the log"
+        text = f"{count(orders, 'order')}, equal to the fold of the log"
         yield Finding("ok", "state", text)
 
 

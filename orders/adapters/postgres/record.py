@@ -11,9 +11,9 @@ from ...errors import UnreadableMessage, WrongPayload
 from ...messaging.message import (
     Message,
     UnknownMessage,
+    as_stored,
     decode_message,
     message_classes,
-    name_of,
 )
 
 
@@ -50,7 +50,7 @@ def encode(
         WrongPayload: a message could not be read back.
     """
     try:
-        encoded = tuple(_encoder.encode(message) for message in messages)
+        encoded = tuple(_encoder.encode(as_stored(message)) for message in messages)
         for data in encoded:
             decode_message(data)
         body = Body(tuple(map(msgspec.Raw, encoded)), tuple(deliveries), tuple(states), process)
@@ -59,7 +59,7 @@ def encode(
         raise WrongPayload(f"a message cannot be stored: {error}") from error
     about = {text for message in messages for text in _ids(message)}
     about.update(delivery.event for delivery in deliveries)
-    kinds = {name_of(message) for message in messages}
+    kinds = {_name(message) for message in messages}
     kinds.update(delivery.subscriber for delivery in deliveries)
     return Row(sorted(about), sorted(kinds), text)
 
@@ -97,6 +97,10 @@ def order_id_of(message: Message) -> str | None:
     fields: dict[str, Any] = message.fields if isinstance(message, UnknownMessage) else {}
     found = getattr(message, "order_id", fields.get("order_id"))
     return found if isinstance(found, str) else None
+
+
+def _name(message: Message) -> str:
+    return message.name if isinstance(message, UnknownMessage) else type(message).__name__
 
 
 def _ids(message: Message) -> list[str]:

@@ -245,10 +245,12 @@ class PostgresStore:
     def pending(self) -> Iterator[Pending]:
         """Yield the pending deliveries, oldest first."""
         query: LiteralString = (
-            "select body, " + ABANDONED + " from delivery where status = 'pending' order by queued"
+            "select body, "
+            + ABANDONED
+            + ", owner is null from delivery where status = 'pending' order by queued"
         )
-        for body, is_abandoned in self.connection.rows(query):
-            yield Pending(_delivery(body), is_abandoned)
+        for body, is_abandoned, is_deferred in self.connection.rows(query):
+            yield Pending(_delivery(body), is_abandoned, is_deferred)
 
     def claim(self, found: Delivery, attempt: Delivery) -> bool:
         """Let this process make `attempt`, a pending delivery, if it still stands as `found`.

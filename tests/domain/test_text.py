@@ -2,7 +2,7 @@
 
 import pytest
 
-from orders.queries.wording import count, ordinal
+from orders.domain.text import count, ordinal
 
 
 @pytest.mark.parametrize(
