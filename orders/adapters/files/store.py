@@ -111,16 +111,7 @@ class FilesStore:
     # Commits
 
     def commit(self, commit: Commit) -> Cursor:
-        """Store it all, or nothing; return the place behind it.
-
-        Raises:
-            Conflict: an order has not the version that a change expects.
-            KeyTaken: the key of a new order belongs to another one.
-            AlreadySettled: a delivery among the outcomes is not pending any more, or one among
-                the reactions was recorded.
-            NotStored: it could not be written.
-            WrongPayload: a message could not be read back.
-        """
+        """Store it all, or nothing; return the place behind it. The port says what it raises."""
         deliveries = _deliveries(commit)
         if not (commit.messages or commit.changes or deliveries):
             return self.head()
@@ -152,12 +143,7 @@ class FilesStore:
             raise
 
     def restore(self, records: Sequence[Record]) -> None:
-        """Append records of another store as they are, in order; one sync for all.
-
-        Raises:
-            StoreError: they do not follow what is here.
-            NotStored: not all could be written.
-        """
+        """Append records of another store as they are, in order; one sync for all."""
         with self._writing() as end:
             check_follows(records, end.seq, self.location)
             self._has_stored = True

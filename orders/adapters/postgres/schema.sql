@@ -212,8 +212,11 @@ begin
             set status = part.status, body = part.body, owner = null, changed = moment
             where event = part.event and subscriber = part.subscriber and status = 'pending';
         elsif part.kind = 'reaction' then
-            insert into delivery (event, subscriber, status, body, since, changed)
-            values (part.event, part.subscriber, part.status, part.body, moment, moment)
+            insert into delivery (event, subscriber, status, body, owner, since, changed)
+            values (
+                part.event, part.subscriber, part.status, part.body,
+                case part.status when 'pending' then p_owner end, moment, moment
+            )
             on conflict do nothing;
         else
             insert into delivery (event, subscriber, status, body, owner, since, changed)

@@ -170,6 +170,7 @@ class PostgresStore:
     def restore(self, records: Sequence[Record]) -> None:
         """Append records of another store as they are, in order, in one transaction."""
         self.connection.run_once(lambda session: writing.restore(session, records, self.location))
+        self.log.add_milestones()
         self.connection.hint()
 
     # The log
@@ -271,7 +272,7 @@ class PostgresStore:
         query: LiteralString = (
             "select number, body, since, changed, status = 'pending' and "
             + ABANDONED
-            + " from delivery"
+            + ", status = 'pending' and owner is null from delivery"
             " where number > %(after)s and (status = any(%(statuses)s) or %(all)s)"
         )
         if statuses and "done" not in statuses:
@@ -280,10 +281,9 @@ class PostgresStore:
         after = 0
         wanted = {"statuses": list(statuses), "all": not statuses, "page": PAGE}
         while rows := self.connection.rows(query, {"after": after, **wanted}):
-            for _, body, since, changed, is_abandoned in rows:
-                yield Account(
-                    _delivery(body), since.astimezone(UTC), changed.astimezone(UTC), is_abandoned
-                )
+            for _, body, since, changed, *whose in rows:
+                times = since.astimezone(UTC), changed.astimezone(UTC)
+                yield Account(_delivery(body), *times, *whose)
             after = rows[-1][0]
 
     # Snapshots

@@ -7,7 +7,7 @@ import msgspec
 import psycopg
 from psycopg import errors
 
-from ...application.store import Commit, Cursor, Delivery, Record
+from ...application.store import Commit, Cursor, Delivery, Record, check_follows
 from ...domain.order import OrderState
 from ...errors import AlreadySettled, Conflict, KeyTaken, OrdersError
 from .connection import Session
@@ -32,6 +32,9 @@ REFUSALS: dict[str, type[Conflict | KeyTaken | AlreadySettled]] = {
 }
 TRIES = 5  # of a commit that the server took back, as two waited for each other
 
+LAST_NUMBER: LiteralString = """
+    select number_at(era, xid, seq) from record order by era desc, xid desc, seq desc limit 1
+"""
 RESTORE_RECORD: LiteralString = """
     insert into record (era, seq, time, about, kinds, body) values (%s, %s, %s, %s, %s, %s)
 """
@@ -100,11 +103,18 @@ def claim(session: Session, found: Delivery, attempt: Delivery, row: Row, lease:
 
 
 def restore(session: Session, records: Sequence[Record], location: str) -> None:
-    """Append records as they are, and what follows from them, in one transaction."""
-    orders = _known(session, records)
-    before = {order_id: folded.state for order_id, folded in orders.items()}
-    fold(records, location, orders)
+    """Append records as they are, and what follows from them, in one transaction.
+
+    Raises:
+        StoreError: they do not follow what is here.
+    """
     with session.link.transaction():
+        session.link.execute("lock table record in share row exclusive mode")  # nobody commits
+        last = session.link.execute(LAST_NUMBER).fetchone()
+        check_follows(records, last[0] if last else 0, location)
+        orders = _known(session, records)
+        before = {order_id: folded.state for order_id, folded in orders.items()}
+        fold(records, location, orders)
         session.link.cursor().executemany(RESTORE_RECORD, _record_rows(records, session.era))
         write_deliveries(session, records)
         changed = [one for key, one in orders.items() if one.state is not before.get(key)]
