@@ -14,7 +14,7 @@ from pathlib import Path
 from workload import check_sold, nowhere, placements
 
 from orders import App, PlaceOrder, bootstrap
-from orders.application.notifications import ConsoleNotifier
+from orders.adapters.notifiers.console import ConsoleNotifier
 from orders.projections.runners import SingleThreadedRunner
 from orders.projections.shipped import ItemSales
 
