@@ -219,22 +219,22 @@ class Connection:
     def _begin(self) -> Session:
         deadline = time.monotonic() + self.timeout
         while True:
+            link = None
             try:
                 link = self._connect()
-                break
+                return self._prepare(link)
             except psycopg.Error as error:
+                if link is not None and not link.closed:
+                    link.close()
+                    raise refused(error, self.address, self.timeout) from error
                 is_passing = self._was_lost or any(part in str(error) for part in PASSING)
                 if not is_passing or time.monotonic() > deadline:
                     raise cannot_connect(error, self.address) from error
+            except BaseException:
+                if link is not None:
+                    link.close()
+                raise
             time.sleep(PAUSE)
-        try:
-            return self._prepare(link)
-        except psycopg.Error as error:
-            link.close()
-            raise refused(error, self.address, self.timeout) from error
-        except BaseException:
-            link.close()
-            raise
 
     def _connect(self) -> Link:
         return psycopg.connect(**self.address.parameters, autocommit=True, prepare_threshold=None)
