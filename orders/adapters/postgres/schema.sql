@@ -141,31 +141,28 @@ $$;
 
 -- A commit, in one round trip and one transaction. It takes its transaction id here, after all
 -- that it builds on was read: so the versions of an order stand in the log in their order.
-create function store_commit(
-    p_is_durable boolean, p_era integer, p_owner bigint,
-    p_about text[], p_kinds text[], p_body text,
-    p_ids text[], p_versions integer[], p_statuses text[], p_placed_at timestamptz[],
-    p_customers text[], p_items text[], p_states text[], p_keys text[], p_expected integer[],
-    p_events text[], p_subscribers text[], p_parts text[], p_outcomes text[], p_bodies text[]
-) returns bigint
+create function store_commit(p_commit json) returns bigint
 language plpgsql as $$
 declare
     moment constant timestamptz := clock_timestamp();
+    given record;
     change record;
     part record;
     first text;
     taken bigint;
 begin
-    if not p_is_durable then
+    select * into given from json_to_record(p_commit) as x(
+        is_durable boolean, era integer, owner bigint, about text[], kinds text[], body text,
+        changes json, parts json
+    );
+    if not given.is_durable then
         perform set_config('synchronous_commit', 'off', true);
     end if;
     -- New orders as they come, others by id: two who change the same do not wait in a circle.
     for change in
-        select * from unnest(
-            p_ids, p_versions, p_statuses, p_placed_at, p_customers, p_items, p_states, p_keys,
-            p_expected
-        ) with ordinality as c(
-            id, version, status, placed_at, customer, items, state, key, expected, place
+        select * from json_to_recordset(given.changes) as x(
+            id text, version integer, status text, placed_at timestamptz, customer text,
+            items text, state text, key text, expected integer, place bigint
         )
         order by expected > 0, case when expected > 0 then id end, place
     loop
@@ -181,7 +178,7 @@ begin
                 (id, version, status, placed_at, customer, items, state, key, era, place)
             values (
                 change.id, change.version, change.status, change.placed_at, change.customer,
-                change.items, change.state::json, change.key, p_era, change.place
+                change.items, change.state::json, change.key, given.era, change.place
             )
             on conflict do nothing;
         else
@@ -204,8 +201,8 @@ begin
         end if;
     end loop;
     for part in
-        select * from unnest(p_events, p_subscribers, p_parts, p_outcomes, p_bodies)
-            as d(event, subscriber, kind, status, body)
+        select * from json_to_recordset(given.parts)
+            as x(event text, subscriber text, kind text, status text, body text)
     loop
         if part.kind = 'outcome' then
             update delivery
@@ -215,12 +212,14 @@ begin
             insert into delivery (event, subscriber, status, body, owner, since, changed)
             values (
                 part.event, part.subscriber, part.status, part.body,
-                case part.status when 'pending' then p_owner end, moment, moment
+                case part.status when 'pending' then given.owner end, moment, moment
             )
             on conflict do nothing;
         else
             insert into delivery (event, subscriber, status, body, owner, since, changed)
-            values (part.event, part.subscriber, part.status, part.body, p_owner, moment, moment)
+            values (
+                part.event, part.subscriber, part.status, part.body, given.owner, moment, moment
+            )
             on conflict (event, subscriber) do update
             set status = excluded.status, body = excluded.body, owner = excluded.owner,
                 changed = moment, queued = excluded.queued;
@@ -231,7 +230,7 @@ begin
         end if;
     end loop;
     insert into record (era, time, about, kinds, body)
-    values (p_era, moment, p_about, p_kinds, p_body::json)
+    values (given.era, moment, given.about, given.kinds, given.body::json)
     returning xid into taken;
     return taken;
 end

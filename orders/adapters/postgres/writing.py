@@ -1,6 +1,7 @@
 """What is written: commits and claims by a function of the server's each, restored records."""
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any, LiteralString, cast
 
 import msgspec
@@ -12,17 +13,9 @@ from ...domain.order import OrderState
 from ...errors import AlreadySettled, Conflict, KeyTaken, OrdersError
 from .connection import Session
 from .fold import Folded, fold
-from .orders import folded
 from .record import Row, encode, encode_part
 
-COMMIT: LiteralString = """
-    select store_commit(
-        %s, %s, %s, %s::text[], %s::text[], %s,
-        %s::text[], %s::integer[], %s::text[], %s::timestamptz[], %s::text[], %s::text[],
-        %s::text[], %s::text[], %s::integer[],
-        %s::text[], %s::text[], %s::text[], %s::text[], %s::text[]
-    )
-"""
+COMMIT: LiteralString = "select store_commit(%s)"
 CLAIM: LiteralString = "select claim_delivery(%s, %s, %s, %s, %s, %s, %s::text[], %s::text[], %s)"
 
 REFUSALS: dict[str, type[Conflict | KeyTaken | AlreadySettled]] = {
@@ -58,6 +51,44 @@ RESTORE_ORDER: LiteralString = """
 """
 
 
+class _Change(msgspec.Struct, frozen=True):
+    """What the server's function is told of an order that changes."""
+
+    id: str
+    version: int
+    status: str
+    placed_at: datetime
+    customer: str
+    items: str
+    state: str
+    key: str | None
+    expected: int
+    place: int
+
+
+class _Part(msgspec.Struct, frozen=True):
+    """What it is told of a delivery."""
+
+    event: str
+    subscriber: str
+    kind: str
+    status: str
+    body: str
+
+
+class _Given(msgspec.Struct, frozen=True):
+    """What it is told of a commit."""
+
+    is_durable: bool
+    era: int
+    owner: int | None
+    about: list[str]
+    kinds: list[str]
+    body: str
+    changes: list[_Change]
+    parts: list[_Part]
+
+
 def store(session: Session, commit: Commit, row: Row, lease: int) -> Cursor:
     """Store a commit, unless it is refused; return the place behind it.
 
@@ -65,16 +96,20 @@ def store(session: Session, commit: Commit, row: Row, lease: int) -> Cursor:
         Conflict, KeyTaken, AlreadySettled: as `Store.commit`.
         psycopg.Error: the server could not.
     """
-    parameters = (
+    given = _Given(
         commit.is_durable,
         session.era,
         None if commit.is_deferred else lease,
         row.about,
         row.kinds,
         row.body,
-        *_columns([(*_columns_of(c.state), c.key, c.expected) for c in commit.changes], 9),
-        *_columns(_parts(commit), 5),
+        [
+            _Change(*_columns_of(change.state), change.key, change.expected, place)
+            for place, change in enumerate(commit.changes, start=1)
+        ],
+        _parts(commit),
     )
+    parameters = (msgspec.json.encode(given).decode(),)  # an array is slow to make
     for tried in range(1, TRIES + 1):
         try:
             found = session.link.execute(COMMIT, parameters).fetchone()
@@ -159,23 +194,18 @@ def _record_rows(records: Iterable[Record], era: int) -> Iterable[tuple[Any, ...
         yield era, seq, one.time, row.about, row.kinds, row.body
 
 
-def _columns_of(state: OrderState) -> tuple[Any, ...]:
+def _columns_of(state: OrderState) -> tuple[str, int, str, datetime, str, str, str]:
     """Return id, version, status, time, customer, items and state, as the tables have them."""
-    customer, items = folded(state.customer) or "", folded("\n".join(state.items))
+    customer, items = (state.customer or "").casefold(), "\n".join(state.items).casefold()
     facts = state.id, state.version, state.status, state.placed_at
     return (*facts, customer, items, encode_part(state))
 
 
-def _parts(commit: Commit) -> list[tuple[str, ...]]:
+def _parts(commit: Commit) -> list["_Part"]:
     parts = [("outcome", one) for one in commit.outcomes]
     parts += [("reaction", one) for one in commit.reactions]
     parts += [("pending", one) for one in commit.pending]
-    return [(*one.key, kind, one.status, encode_part(one)) for kind, one in parts]
-
-
-def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[Any]:
-    """Return an array for each column; an empty one as it is written, which costs nothing."""
-    return [list(column) for column in zip(*rows, strict=True)] or ["{}"] * width
+    return [_Part(*one.key, kind, one.status, encode_part(one)) for kind, one in parts]
 
 
 def _refusal(error: psycopg.Error) -> OrdersError | None:
