@@ -27,7 +27,7 @@ from orders import Notice, bootstrap
 STARTED = time.monotonic()
 NOT_RUN = "the time of --long-for was over"
 
-ON_POSTGRES = 4  # tests of each file that is run on both engines, in the short form
+ON_POSTGRES = 3  # tests of each file that is run on both engines, in the short form
 POSTGRES = os.environ.get("ORDERS_TEST_POSTGRES")  # the URL of a server to use instead of ours
 
 
@@ -135,8 +135,10 @@ def _own_environment(monkeypatch, tmp_path):
 
 def pytest_generate_tests(metafunc):
     """Run what is marked so on a store in a directory, and on one in a database."""
-    if metafunc.definition.get_closest_marker("engines") and "data" in metafunc.fixturenames:
-        metafunc.parametrize("data", ["files", "postgres"], indirect=True)
+    if mark := metafunc.definition.get_closest_marker("engines"):
+        marks = [getattr(pytest.mark, name) for name in mark.args]
+        engines = ["files", pytest.param("postgres", marks=marks)]
+        metafunc.parametrize("data", engines, indirect=True)
 
 
 @pytest.fixture

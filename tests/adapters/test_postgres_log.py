@@ -170,6 +170,15 @@ def test_numbers_and_counts_are_the_same_with_milestones_as_without(store, monke
     assert found == list(range(1, 14))
 
 
+def test_orders_are_never_counted_from_the_first(store, monkeypatch):
+    monkeypatch.setattr(reading, "EVERY", 5)
+    for _ in range(12):
+        place(store)
+    assert store.count() == 12
+    assert store.connection.rows("select max(number), max(orders) from milestone") == [(10, 9)]
+    assert store.count() == 12
+
+
 def match_of(order):
     from orders.application.store import Match
 

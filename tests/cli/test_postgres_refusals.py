@@ -167,12 +167,14 @@ def standby(postgres):
 
 @pytest.mark.long
 def test_a_standby_is_read_and_not_written(tool, url, postgres, standby):
-    assert tool("place", "rope", data=url).returncode == 0
+    left = tool("place", "rope", data=url, env={"ORDERS_FAULT": "before-delivery"})
+    assert left.returncode == -9  # its delivery is for a command that may write
     data = url.replace(f":{postgres.port}/", f":{standby.port}/")
     for _ in range(200):  # until it has caught up
         if "rope" in tool("list", data=data).stdout:
             break
-    for command in ("list", "log", "stats", "export"):
-        assert "rope" in done(tool(command, data=data))
+    watch = ("watch", "--from", "start", "--until-idle", "0.1")
+    for command in (("list",), ("log",), ("stats",), ("export",), watch):
+        assert "rope" in done(tool(*command, data=data))
     assert "read-only standby" in done(tool("doctor", data=data))
     refused(tool("place", "lamp", data=data), "read-only standby", "URL of the primary")

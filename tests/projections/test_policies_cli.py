@@ -185,7 +185,7 @@ def test_a_terminal_that_reacts_while_another_one_does_leaves_one_reaction(send,
     assert len(reactions(tool)) == 1
 
 
-@pytest.mark.engines
+@pytest.mark.engines("long")
 def test_two_terminals_react_once(fork, data, tool):
     def place():
         for _ in range(6):

@@ -116,7 +116,7 @@ def done(result):
 # What is seen, and when
 
 
-@pytest.mark.engines
+@pytest.mark.engines("long")
 def test_eighty_orders_of_four_terminals_are_seen_in_order_each_once(
     watch, fork, tool, data, tmp_path
 ):

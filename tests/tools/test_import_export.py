@@ -507,7 +507,7 @@ def test_export_writes_into_a_pipe_and_leaves_it_one(tool, send, tmp_path):
 # The sample
 
 
-@pytest.mark.engines
+@pytest.mark.engines("long")
 def test_the_sample_orders_are_imported_wholly(orders):
     assert SAMPLE.exists()
     total = len(import_export.read(SAMPLE))

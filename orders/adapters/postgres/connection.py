@@ -138,7 +138,9 @@ class Connection:
                     link.flush()
 
     def listen(self) -> None:
-        """Hear hints from now on."""
+        """Hear hints from now on; a standby has none."""
+        if self.run(lambda session: session.is_standby):
+            return
         with self._listening:
             if self._listener is None or self._listener.closed:
                 try:
