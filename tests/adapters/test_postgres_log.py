@@ -12,6 +12,7 @@ import pytest
 from test_store_contract import commit_of, moved, numbers, place
 
 from orders.adapters.postgres import reading, writing
+from orders.adapters.postgres import store as store_module
 from orders.adapters.postgres.store import PostgresStore, _encode
 from orders.application.store import START, Change, Commit, Snapshot
 from orders.domain.events import OrderEvent
@@ -100,6 +101,20 @@ def test_a_transaction_of_another_database_holds_the_log_back_and_not_the_orders
         assert store.count() == 1
         assert numbers(store) == []
     assert numbers(store) == [1]
+
+
+def test_whoever_waits_is_told_and_need_not_look(store, url, monkeypatch):
+    monkeypatch.setattr(store_module, "POLL", 60)
+    with closing(PostgresStore(url)) as other:
+        after, told = other.head(), []
+        await_hint = other.connection.await_hint
+        hear = lambda seconds: told.append(await_hint(seconds)) or told[-1]
+        monkeypatch.setattr(other.connection, "await_hint", hear)
+        timer = Timer(0.1, place, [store])
+        timer.start()
+        assert other.wait(after, 60)
+        timer.join()
+    assert True in told
 
 
 def write(url, orders, events, me):

@@ -49,6 +49,10 @@ OPEN = """
     from {meta}
 """
 
+# Whoever notifies holds a lock that there is once a server until its commit is on the disk: so it
+# does not wait for that.
+HINT = sql.SQL("select set_config('synchronous_commit', 'off', true), pg_notify({}, '')")
+
 # Whoever is cut off may still be at work on the server: what it had begun is over after this.
 END = """
     select pg_terminate_backend(pid, 5000) from {lease}
@@ -134,7 +138,7 @@ class Connection:
             if self._session is not None:
                 link = self._session.link.pgconn
                 with suppress(psycopg.Error):  # it is a hint
-                    link.send_query(b"notify " + self._channel)
+                    link.send_query(HINT.format(self.address.schema).as_bytes())
                     link.flush()
 
     def listen(self) -> None:
