@@ -35,7 +35,7 @@ from .messaging.message import Command, Event
 from .settings import Settings
 
 if not startup.is_module():  # of which the command line is certain to come next
-    startup.raise_at_ctrl_c()
+    startup.end()
 
 if TYPE_CHECKING:
     from .projections.policy import Policy

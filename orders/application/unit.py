@@ -7,7 +7,6 @@ block, which tells in the end what caused the change.
 """
 
 import os
-from bisect import bisect
 from operator import itemgetter
 from weakref import ReferenceType, ref
 
@@ -177,8 +176,8 @@ class Unit:
 
     def _cause_at(self, serial: int) -> Message | None:
         """Return what was being handled when this happened; before the unit: as it began."""
-        index = bisect(self._causes, serial, key=_serial) - 1
-        return self._causes[max(index, 0)][1]
+        known = (cause for begun, cause in reversed(self._causes) if begun <= serial)
+        return next(known, self._causes[0][1])
 
 
 _serial = itemgetter(0)

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from .. import startup
 
-startup.end_at_ctrl_c()
+startup.begin()
 
 from .root import app, run
 
@@ -20,7 +20,7 @@ __all__ = ["app", "main"]
 def main() -> NoReturn:
     """Run the command line and exit with its status."""
     try:
-        startup.raise_at_ctrl_c()
+        startup.end()
         status = run()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done
     except KeyboardInterrupt:

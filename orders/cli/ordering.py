@@ -15,7 +15,6 @@ from ..domain.commands import CancelOrder, PlaceOrder, ShipOrder
 from ..domain.order import MAX_ITEMS, MAX_TEXT
 from ..domain.text import count
 from ..errors import InvalidOrder, OrdersError
-from ..queries import history
 from ..tools.json_lines import json_array
 from . import rows
 from .mistakes import WrongUse
@@ -110,6 +109,8 @@ def list_orders(
         if at is None:
             total, orders = app.orders.count(wanted), app.orders.list(wanted, most)
         else:
+            from ..queries import history  # noqa: PLC0415 - seldom needed
+
             found = list(filter(wanted.matches, history.orders_at(app.store, at)))
             total, orders = len(found), found[:most]
         if csv:
@@ -152,6 +153,8 @@ def show(
     if at and version:
         raise WrongUse("--at and --version exclude each other")
     with open_store(context) as (console, app):
+        from ..queries import history  # noqa: PLC0415 - same
+
         order_id = app.orders.resolve(order)
         steps = history.of_order(app.store, order_id)
         if at:

@@ -8,7 +8,6 @@ import os
 import re
 import select
 import sys
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
@@ -269,6 +268,10 @@ def wrapped(text: str, width: int) -> str:
 
 def columns(text: str) -> int:
     """Return how many columns of a terminal `text` takes."""
+    if text.isascii():
+        return len(text)
+    import unicodedata  # noqa: PLC0415 - seldom needed
+
     return sum(
         2
         if unicodedata.east_asian_width(character) in "WF"

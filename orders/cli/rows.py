@@ -11,13 +11,13 @@ from ..domain.order import OrderState
 from ..messaging.bus import MessageBus
 from ..messaging.message import Command, Event, Message, as_stored, message_classes
 from ..messaging.subscriptions import Handler, Target, matches
-from ..queries.history import Step
 from ..queries.wording import detail, name_of, own_fields, source_of
 from ..tools.json_lines import as_json
 from .times import iso
 
 if TYPE_CHECKING:  # a start pays for what it uses
     from ..projections.replay import Replayed
+    from ..queries.history import Step
     from ..queries.trace import Node
 
 Row = tuple[str, ...]
@@ -28,13 +28,13 @@ def order_row(order: OrderState) -> Row:
     return order.id, iso(order.placed_at), order.status, order.customer or "", as_json(order.items)
 
 
-def step_row(step: Step) -> Row:
+def step_row(step: "Step") -> Row:
     """Return a step as time, event and what it adds to the order's own facts."""
     added = detail(step.event, without=("time", "order_id", "items", "customer"))
     return iso(step.event.time), name_of(step.event), added
 
 
-def with_history(order: OrderState, steps: Iterable[Step]) -> dict[str, Any]:
+def with_history(order: OrderState, steps: "Iterable[Step]") -> dict[str, Any]:
     """Return the order's JSON object with its history."""
     history = [
         {"version": step.state.version, "event": name_of(step.event), **own_fields(step.event)}
