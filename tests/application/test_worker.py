@@ -312,7 +312,10 @@ def test_four_workers_deliver_everything_once_whatever_fails_and_whoever_is_kill
         assert sorted(numbers) == [*range(wishes)]
         assert list(directory.glob("two at *")) == []
         retried = [a for a in app.store.deliveries() if a.delivery.retries]
-        assert len(retried) == len(range(3, wishes, 20))
+        failed_at_first = len(
+            range(3, wishes, 20)
+        )  # perhaps in a process that died of something else
+        assert failed_at_first - kills <= len(retried) <= failed_at_first
     os.close(reading)
     os.close(progress)
 
