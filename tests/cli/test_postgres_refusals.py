@@ -64,6 +64,14 @@ def test_whoever_is_not_let_in_is_told_why(tool, guarded, password, database, pa
         assert "wr0ng" not in result.stderr
 
 
+def test_whoever_may_not_make_the_schema_may_use_the_one_that_was_made(tool, guarded, postgres):
+    data = guarded(schema="made")
+    hint = tool("list", data=data).stderr.partition("have it made by: ")[2].strip()
+    postgres.execute(hint)
+    assert tool("place", "rope", data=data).returncode == 0
+    postgres.execute("drop schema made cascade")
+
+
 def test_an_unknown_host_is_named(tool):
     refused(tool("list", data="postgresql://no.such.host.invalid/x"), "host", "try: correct")
 

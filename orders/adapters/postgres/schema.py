@@ -39,8 +39,8 @@ def bring_up_to_date(link: psycopg.Connection[tuple[Any, ...]], address: Address
             link.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (address.schema,))
             link.execute(sql.SQL("set local search_path to {}").format(schema))
             version = _version(link, address)
-            if version is None:
-                link.execute(sql.SQL("create schema if not exists {}").format(schema))
+            if not _exists(link, address):  # to ask for it where it is takes the right to make it
+                link.execute(sql.SQL("create schema {}").format(schema))
             for migration in MIGRATIONS[version or 0 :]:
                 link.execute((Path(__file__).parent / migration).read_text("utf-8"))
             link.execute(
@@ -75,6 +75,11 @@ def raise_era(
             "update meta set era = era + 1, system_identifier = %s where era = %s", (cluster, era)
         )
     return era + 1
+
+
+def _exists(link: psycopg.Connection[tuple[Any, ...]], address: Address) -> bool:
+    query = "select from pg_namespace where nspname = %s"
+    return link.execute(query, (address.schema,)).fetchone() is not None
 
 
 def _version(link: psycopg.Connection[tuple[Any, ...]], address: Address) -> int | None:
