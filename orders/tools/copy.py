@@ -127,10 +127,18 @@ def _essence(record: Record) -> tuple[Any, ...]:
 
 
 def _derived(store: Store) -> tuple[Any, ...]:
-    """Return what follows from the records: orders, keys, deliveries."""
+    """Return what follows from the records: orders, keys, deliveries.
+
+    Who writes at the same time as others may queue deliveries in another order than the log's.
+    """
     orders = list(store.orders())
     keys = dict(store.keys([order.id for order in orders]))
-    return orders, keys, [(one.delivery, one.since, one.changed) for one in store.deliveries()]
+    accounts = store.deliveries()
+    return (
+        orders,
+        keys,
+        {one.delivery.key: (one.delivery, one.since, one.changed) for one in accounts},
+    )
 
 
 def _is_same(source: Store, target: Store) -> bool:

@@ -183,6 +183,20 @@ def test_from_memory_to_files_and_back(data):
                 assert second.orders.count() == 30
 
 
+def test_orders_of_a_database_that_were_placed_at_the_same_time_arrive(new_schema, tmp_path):
+    url = new_schema()
+    with bootstrap(url, deliver="worker") as first, bootstrap(url, deliver="worker") as second:
+        run = first.store.connection.run
+        run(lambda session: session.link.execute("begin; select pg_current_xact_id()"))
+        second.bus.send(PlaceOrder(("rope",)))
+        first.bus.send(PlaceOrder(("lamp",)))
+        run(lambda session: session.link.execute("commit"))
+        with bootstrap(tmp_path / "moved") as target, bootstrap(new_schema()) as back:
+            for source, copy in ((second, target), (target, back)):
+                assert copying.copy(source, copy, silently).total == 2
+                assert [order.items for order in copy.orders.list()] == [("rope",), ("lamp",)]
+
+
 def test_a_copy_that_is_not_what_it_should_be_is_refused(monkeypatch):
     with bootstrap(":memory:", notifier=Sales()) as source, bootstrap(":memory:") as target:
         for _ in range(3):
