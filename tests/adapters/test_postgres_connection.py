@@ -15,7 +15,7 @@ from orders import PlaceOrder, bootstrap
 from orders.adapters.postgres.store import PostgresStore
 from orders.application.store import Commit, Delivery
 from orders.domain.order import Order
-from orders.errors import NotStored, StoreUnreachable
+from orders.errors import AlreadySettled, NotStored, StoreUnreachable
 
 
 def eventually(is_so):
@@ -88,7 +88,7 @@ def test_a_commit_that_is_cut_at_any_message_is_stored_once_or_not_at_all(url, p
     assert store.commits == stored
 
 
-def test_a_cut_outcome_and_a_cut_claim_are_recorded_once(url, proxy, open_store):
+def test_a_cut_outcome_is_recorded_once(url, proxy, open_store):
     store, other = open_store(proxy.url(url)), open_store()
     for cut in range(12):
         delivery = notified(other)
@@ -97,6 +97,31 @@ def test_a_cut_outcome_and_a_cut_claim_are_recorded_once(url, proxy, open_store)
         store.commit(Commit(outcomes=(outcome(delivery),), is_durable=False))
         assert list(other.pending()) == []
     assert len(list(other.deliveries("done"))) == 12
+
+
+def test_whoever_made_a_claim_that_is_cut_knows_it(url, proxy, open_store):
+    store, other = open_store(proxy.url(url)), open_store()
+    for cut in range(12):
+        found = notified(other)
+        other.release()
+        store.head()
+        proxy.cut_after(cut)
+        attempt = again(found)
+        assert store.claim(found, attempt)
+        store.commit(Commit(outcomes=(outcome(attempt),), is_durable=False))
+        assert list(other.pending()) == []
+
+
+def test_a_reaction_that_was_cut_is_not_taken_for_another_ones(url, proxy, open_store):
+    store, other = open_store(proxy.url(url)), open_store()
+    event = notified(other).event
+    reaction = Commit(reactions=(Delivery(event, "policy"),), seen=other.head(), is_durable=False)
+    other.commit(reaction)
+    store.head()
+    proxy.cut_after(0)
+    with pytest.raises(AlreadySettled):
+        store.commit(reaction)
+    assert proxy.was_cut
 
 
 def test_a_commit_that_nobody_can_ask_for_says_that_it_is_not_known(url, open_store, postgres):

@@ -14,6 +14,7 @@ from ...messaging.message import (
     as_stored,
     decode_message,
     message_classes,
+    new_id,
 )
 
 
@@ -29,7 +30,7 @@ class Body(msgspec.Struct, frozen=True, omit_defaults=True):
 class Row(msgspec.Struct, frozen=True):
     """What a record's row has besides its place and its time."""
 
-    about: list[str]  # ids of messages, conversations, orders, delivered events
+    about: list[str]  # ids of messages, conversations, orders, delivered events; or of its own
     kinds: list[str]  # names of messages and subscribers
     body: str
 
@@ -59,6 +60,8 @@ def encode(
         raise WrongPayload(f"a message cannot be stored: {error}") from error
     about = {text for message in messages for text in _ids(message)}
     about.update(delivery.event for delivery in deliveries)
+    if process is not None and not messages:  # others may set out to make the same delivery
+        about.add(new_id())
     kinds = {_name(message) for message in messages}
     kinds.update(delivery.subscriber for delivery in deliveries)
     return Row(sorted(about), sorted(kinds), text)

@@ -8,9 +8,9 @@ transactions end.
 
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC
-from typing import LiteralString
+from typing import LiteralString, TypeVar
 from weakref import WeakSet
 
 import msgspec
@@ -38,11 +38,13 @@ from ...messaging.message import Message
 from . import record as records
 from . import writing
 from .address import Address
-from .connection import Connection
+from .connection import Connection, Session
 from .orders import Orders
 from .reading import LogReader
 from .refusals import ConnectionLost
 from .snapshots import Snapshots
+
+T = TypeVar("T")
 
 PAGE = 1000  # deliveries that are fetched at once
 TRIES = 3  # of a commit whose connection is lost
@@ -107,20 +109,23 @@ class PostgresStore:
         except WrongPayload:
             self._check(commit)  # which comes first
             raise
-        cursor = self._commit(commit, row)
+        cursor = self._surely(
+            row, lambda session: writing.store(session, commit, row, self.connection.lease)
+        )
         self.commits += 1
         if commit.is_durable:
             self.connection.hint()
         return cursor
 
-    def _commit(self, commit: Commit, row: records.Row) -> Cursor:
-        """Store a commit; where the connection is lost, find out what came of it."""
+    def _surely(self, row: records.Row, work: Callable[[Session], T]) -> T | Cursor:
+        """Return what `work` returns, which stores a record; or its place.
+
+        That is where the connection was lost, and what came of it had to be found out.
+        """
         lost: StoreError | None = None
         for _ in range(TRIES):
             try:
-                return self.connection.run_once(
-                    lambda session: writing.store(session, commit, row, self.connection.lease)
-                )
+                return self.connection.run_once(work)
             except ConnectionLost as error:
                 lost = error
             if (cursor := self._find(row)) is not None:
@@ -259,8 +264,11 @@ class PostgresStore:
         Returns False where another process was quicker, or is at it.
         """
         row = records.encode((), (attempt,), (), os.getpid())
-        return self.connection.run(
-            lambda session: writing.claim(session, found, attempt, row, self.connection.lease)
+        return bool(
+            self._surely(
+                row,
+                lambda session: writing.claim(session, found, attempt, row, self.connection.lease),
+            )
         )
 
     def release(self) -> None:
@@ -336,9 +344,10 @@ def _deliveries(commit: Commit) -> tuple[Delivery, ...]:
 
 
 def _encode(commit: Commit) -> records.Row:
-    is_ours = bool(commit.pending) and not commit.is_deferred
+    deliveries = _deliveries(commit)
+    is_ours = not commit.is_deferred and any(one.status == "pending" for one in deliveries)
     process = os.getpid() if is_ours else None
-    return records.encode(commit.messages, _deliveries(commit), changed_by_plugins(commit), process)
+    return records.encode(commit.messages, deliveries, changed_by_plugins(commit), process)
 
 
 def _delivery(data: str) -> Delivery:

@@ -190,7 +190,7 @@ def _known(session: Session, records: Iterable[Record]) -> dict[str, Folded]:
 
 def _record_rows(records: Iterable[Record], era: int) -> Iterable[tuple[Any, ...]]:
     for seq, one in enumerate(records):
-        row = encode(one.messages, one.deliveries, one.states, one.process)
+        row = encode(one.messages, one.deliveries, one.states, None)
         yield era, seq, one.time, row.about, row.kinds, row.body
 
 
