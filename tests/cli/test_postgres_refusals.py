@@ -15,6 +15,7 @@ from orders.adapters.postgres.store import PostgresStore
 
 SECRET = "p%3Assw0rd"
 DECODED = "p:ssw0rd"
+FROM_START = ["--from", "start", "--until-idle", "0.1"]
 
 
 @pytest.fixture
@@ -85,6 +86,16 @@ def test_too_many_connections_are_waited_for_and_then_named(tool, guarded, postg
     with psycopg.connect(guarded()):
         result = tool("list", data=guarded(), env={"ORDERS_LOCK_TIMEOUT": "0.2"})
     refused(result, "too many connections", "max_connections")
+
+
+def test_whoever_may_not_connect_twice_looks_for_news_without_being_told(tool, guarded, postgres):
+    postgres.execute("create schema alone authorization guarded")
+    data = guarded(schema="alone")
+    assert tool("place", "rope", "--defer", data=data).returncode == 0
+    postgres.execute("alter role guarded connection limit 1")
+    assert "1 delivered" in tool("worker", "--until-idle", "0.1", data=data).stderr
+    assert "rope" in done(tool("watch", *FROM_START, data=data))
+    postgres.execute("drop schema alone cascade")
 
 
 def test_a_hint_and_the_start_page_show_no_password(tool, guarded):
@@ -181,8 +192,7 @@ def test_a_standby_is_read_and_not_written(tool, url, postgres, standby):
     for _ in range(200):  # until it has caught up
         if "rope" in tool("list", data=data).stdout:
             break
-    watch = ("watch", "--from", "start", "--until-idle", "0.1")
-    for command in (("list",), ("log",), ("stats",), ("export",), watch):
+    for command in (["list"], ["log"], ["stats"], ["export"], ["watch", *FROM_START]):
         assert "rope" in done(tool(*command, data=data))
     assert "read-only standby" in done(tool("doctor", data=data))
     refused(tool("place", "lamp", data=data), "read-only standby", "URL of the primary")

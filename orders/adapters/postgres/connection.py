@@ -142,17 +142,14 @@ class Connection:
                     link.flush()
 
     def listen(self) -> None:
-        """Hear hints from now on; a standby has none."""
+        """Hear hints from now on, where the server lets us; a standby does not."""
         if self.run(lambda session: session.is_standby):
             return
         with self._listening:
             if self._listener is None or self._listener.closed:
-                try:
+                with suppress(psycopg.Error):  # they are hints
                     self._listener = self._connect()
                     self._listener.execute(b"listen " + self._channel)
-                except psycopg.Error as error:
-                    self._listener = None
-                    raise cannot_connect(error, self.address) from error
 
     def await_hint(self, seconds: float) -> bool:
         """Wait for a hint, so many seconds at most; return whether there was one."""
