@@ -81,8 +81,14 @@ def pytest_terminal_summary(terminalreporter, config):
 @pytest.fixture(scope="session")
 def postgres():
     """A PostgreSQL of this process's own: transactions of others would hold its horizon back."""
-    if postgresql.binaries() is None:
-        pytest.skip("no wheel has PostgreSQL for this platform")
+    server = postgresql.Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def server():
+    """A PostgreSQL for one test, which may kill it."""
     server = postgresql.Server()
     yield server
     server.close()

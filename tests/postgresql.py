@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
+import pytest
 
 # Ends the server when whoever has our standard input is gone, killed or not.
 WATCHER = """
@@ -69,6 +70,8 @@ class Server:
     data = "data"
 
     def __init__(self, *settings):
+        if binaries() is None:
+            pytest.skip("no wheel has PostgreSQL for this platform")
         self.port = free_port()
         self.directory = Path(tempfile.mkdtemp(prefix="orders-postgres-"))
         self._settings = (*ALWAYS, *settings, f"unix_socket_directories={self.directory}")

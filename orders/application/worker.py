@@ -18,7 +18,7 @@ from itertools import islice
 from threading import Event as Flag
 from typing import Literal, Protocol
 
-from ..errors import OrdersError, StoreBusy
+from ..errors import OrdersError, StoreBusy, StoreUnreachable
 from ..messaging.message import now
 from .deliveries import BACK_OFF, MAX_BACK_OFF, Claim, Deliveries, Made, retried, taken_over
 from .store import Cursor, Delivery, Record, Store
@@ -184,9 +184,14 @@ class Worker:
         try:
             act()
         except OrdersError as error:
-            if not isinstance(error.__cause__ or error, StoreBusy):  # there is time to try again
-                self._policies.remove(policy)
-                self._warn(error)
+            match error.__cause__ or error:
+                case StoreBusy():  # there is time to try again
+                    pass
+                case StoreUnreachable() as cause:  # which is not the policy's fault
+                    raise cause from None
+                case _:
+                    self._policies.remove(policy)
+                    self._warn(error)
 
     def _follow(self) -> None:
         """Learn from the log what was done, here and elsewhere."""

@@ -4,7 +4,6 @@ import os
 import random
 from contextlib import closing
 
-import postgresql
 import pytest
 from conftest import Sales
 
@@ -14,13 +13,6 @@ from orders.errors import OrdersError
 from orders.settings import Settings
 
 PLACING = 4  # processes
-
-
-@pytest.fixture
-def server():
-    server = postgresql.Server()
-    yield server
-    server.close()
 
 
 def place_orders(url, acknowledged, stop):

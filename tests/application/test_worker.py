@@ -14,6 +14,7 @@ from orders import Event, OrderCreated, PlaceOrder, Policy, bootstrap
 from orders.application.deliveries import DEATHS, RETRIES, TRIES
 from orders.application.store import Match
 from orders.domain.events import BestsellerFound, Committed
+from orders.errors import StoreUnreachable
 from orders.messaging.message import Command
 
 
@@ -204,6 +205,17 @@ def test_a_policy_that_fails_is_reported_and_keeps_nothing_else_from_being_done(
     assert len(sales.notices) == 1
 
 
+def test_a_worker_does_not_go_on_without_its_policies_because_the_store_was_out_of_reach(deferring):
+    class Unlucky(EverySecond):
+        def apply(self, event):
+            raise StoreUnreachable("elsewhere", "away for a moment")
+
+    deferring.follow(Unlucky)
+    wish(deferring, 1)
+    with pytest.raises(StoreUnreachable):
+        deferring.worker().run(until_idle=0)
+
+
 # Stopping
 
 
@@ -284,6 +296,7 @@ def wait_until(app, is_so):
         head = app.store.head()
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize(
     ("wishes", "kills"), [(120, 4), pytest.param(2_000, 4, marks=pytest.mark.long)]
 )
@@ -320,6 +333,31 @@ def test_four_workers_deliver_everything_once_whatever_fails_and_whoever_is_kill
     os.close(progress)
 
 
+@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.long)])
+def test_workers_outlive_a_server_that_is_killed_and_store_each_effect_once(
+    kills, server, fork, tmp_path
+):
+    wishes, chance = 40 * kills, random.Random(13)
+    reading, progress = os.pipe()
+    with open_app(server.url(), tmp_path) as app:
+        wish(app, wishes)
+        workers = [fork(work, server.url(), tmp_path, progress) for _ in range(3)]
+        for _ in range(kills):
+            for _ in range(chance.randint(1, 20)):
+                assert os.read(reading, 1)
+            server.kill()
+            server.start()
+        wait_until(app, lambda: statuses(app) == {"done": wishes})
+        for worker in workers:
+            os.kill(worker.pid, signal.SIGTERM)
+        assert [worker.wait() for worker in workers] == [0] * 3
+        assert sorted(event.number for event in events_of(app, Granted)) == [*range(wishes)]
+        assert [finding for finding in app.store.check() if not finding.is_well] == []
+    os.close(reading)
+    os.close(progress)
+
+
+@pytest.mark.engines
 def test_what_a_killed_worker_was_at_another_one_takes_over(data, fork):
     reading, progress = os.pipe()
 
@@ -350,6 +388,7 @@ def test_what_a_killed_worker_was_at_another_one_takes_over(data, fork):
     os.close(progress)
 
 
+@pytest.mark.engines
 def test_workers_share_the_reactions_of_policies_and_take_them_over(data, fork, tool):
     def help_out():
         with bootstrap(data, notifier=Sales()) as app:
@@ -375,6 +414,7 @@ def test_workers_share_the_reactions_of_policies_and_take_them_over(data, fork, 
         assert sorted(deaths) == [0] * 35 + [1]
 
 
+@pytest.mark.engines
 def test_a_delivery_that_kills_every_worker_is_given_up_and_can_be_retried_by_hand(data, fork):
     def die():
         with bootstrap(data, deliver="worker") as app:
