@@ -80,7 +80,7 @@ def open_app(context: typer.Context, data: str, *, defer: bool) -> App:
 
 
 def _list_candidates(console: Console, app: App, error: AmbiguousOrder) -> None:
-    """Say which orders an id may mean: as much of each id as tells them apart, items, age."""
+    """Say which orders an id may mean: as much of each id as tells them apart, age, items."""
     ids = error.candidates
     length = next(
         n
@@ -90,9 +90,14 @@ def _list_candidates(console: Console, app: App, error: AmbiguousOrder) -> None:
     for order in map(app.orders.get, ids[:FEW]):
         state = order.state
         items = shorten(", ".join(state.items), 40)
-        console.say(f"{state.id[:length]}  {items}  {age(state.placed_at, now())}")
+        console.say(f"{state.id[:length]}  {age(state.placed_at, now()):7}  {items}")
     if len(ids) > FEW:
         console.say(f"and {len(ids) - FEW:,} more")
+
+
+def say_none_yet(console: Console, app: App, what: str) -> None:
+    """Say that the store has none of them, and how it gets some."""
+    console.say(f"No {what} in {app.store.location} yet.", hint='orders place "100 inch TV"')
 
 
 def react(console: Console, app: App, *, at_any_cost: bool) -> int:

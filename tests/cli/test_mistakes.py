@@ -172,14 +172,14 @@ def place(data, *ids, items=("rope",)):
 
 
 @pytest.mark.parametrize("command", ["show", "ship", "cancel", "trace"])
-def test_an_ambiguous_id_is_answered_with_short_ids_items_and_age(tool, data, command):
+def test_an_ambiguous_id_is_answered_with_short_ids_ages_and_items_in_columns(tool, data, command):
     ids = [f"aaaa{number:05}-0000-4000-8000-000000000000" for number in range(12)]
     place(data, *ids, items=("100 inch TV", "rope"))
     said = tool(command, "aaaa")
     assert (said.returncode, said.stdout) == (1, "")
     *candidates, more, error, hint = said.stderr.splitlines()
     shown = [f"aaaa{number:05}  100 inch TV, rope" for number in range(10)]
-    assert [re.sub(r"  (now|\ds ago)$", "", line) for line in candidates] == shown
+    assert [re.sub(r"  (now    |\ds ago )", "", line) for line in candidates] == shown
     assert [more, error, hint] == [
         "and 2 more",
         "error: 'aaaa' fits 12 orders",
