@@ -16,6 +16,7 @@ from .options import (
     UntilIdleOption,
     check_until_idle,
     open_store,
+    say_none_yet,
 )
 from .output import Console
 
@@ -41,6 +42,8 @@ def log(
                 show_record(console, app, record)
         else:
             console.records(row for record in records for row in rows.record_rows(record))
+        if app.store.head() == START:
+            say_none_yet(console, app, "records")
 
 
 @commands.command(epilog="Example: orders watch --from start --until-idle 1")
@@ -126,7 +129,7 @@ def stats(context: typer.Context, json: JsonOption = False) -> None:
                 counts = f"{count(len(items), 'item')} and {count(len(days), 'day')}"
                 console.say(f"{counts} in all; --json shows them.")
         if not days:
-            console.say(f"No orders in {app.store.location} yet.")
+            say_none_yet(console, app, "orders")
 
 
 @commands.command(epilog="Example: orders topics")

@@ -11,7 +11,7 @@ from ..errors import OrdersError
 from ..tools.json_lines import json_array
 from . import rows
 from .mistakes import WrongUse
-from .options import JsonOption, end_on_signals, open_app, open_store, react
+from .options import JsonOption, end_on_signals, open_app, open_store, react, say_none_yet
 from .output import Console
 
 commands = typer.Typer()
@@ -29,11 +29,15 @@ def deliveries(
     wanted += ["failed", "dead"] if failed else []
     wanted += ["pending"] if pending else []
     with open_store(context, recover=False) as (console, app):
-        accounts = app.store.deliveries(*wanted)
+        accounts = list(app.store.deliveries(*wanted))
         if json:
             console.json_lines(json_array(map(rows.account_object, accounts)))
         else:
             console.deliveries(accounts)
+        if not accounts and wanted:
+            console.say(f"No delivery is {' or '.join(wanted)}.")
+        elif not accounts:
+            say_none_yet(console, app, "deliveries")
 
 
 @commands.command(epilog="Example: orders retry --all")

@@ -24,6 +24,7 @@ from .options import (
     OrderArgument,
     StatusOption,
     open_store,
+    say_none_yet,
     time_option,
 )
 
@@ -123,9 +124,7 @@ def list_orders(
         else:
             console.orders(orders)
         if not total and wanted == EVERY_ORDER and at is None:
-            console.say(
-                f"No orders in {app.store.location} yet.", hint='orders place "100 inch TV"'
-            )
+            say_none_yet(console, app, "orders")
         elif not total and wanted == EVERY_ORDER:
             console.say("No orders yet at that time.", hint="orders list")
         elif not total:

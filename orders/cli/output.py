@@ -197,9 +197,9 @@ class Console:
         else:
             self.records(map(rows.order_row, orders))
 
-    def deliveries(self, accounts: Iterable[Account]) -> None:
+    def deliveries(self, accounts: Sequence[Account]) -> None:
         """Show deliveries as a table on a terminal, as records otherwise."""
-        if self.draws:
+        if self.draws and accounts:
             from . import rendering, tables  # noqa: PLC0415 - Rich takes 50 ms to import
 
             rendering.show(tables.delivery_table(accounts))

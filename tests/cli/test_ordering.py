@@ -30,11 +30,13 @@ def test_a_list_is_newest_first_and_has_all_orders_when_piped(tool, send):
 
 
 def test_an_empty_store_lists_nothing_and_creates_nothing(tool, data):
-    result = tool("list")
-    assert (result.returncode, result.stdout) == (0, "")
-    assert "orders place" in result.stderr
+    for what, command in (("orders", "list"), ("records", "log"), ("deliveries", "deliveries")):
+        result = tool(command)
+        assert (result.returncode, result.stdout) == (0, "")
+        assert result.stderr == f'No {what} in {data} yet.\ntry: orders place "100 inch TV"\n'
+        assert json.loads(tool(command, "--json").stdout) == []
+    assert tool("deliveries", "--failed").stderr == "No delivery is failed or dead.\n"
     assert json.loads(done(tool("export"))) == []
-    assert json.loads(done(tool("log", "--json"))) == []
     assert not data.exists()
 
 

@@ -320,7 +320,10 @@ def test_ten_items_and_fourteen_days_are_drawn_and_how_many_there_are_is_said(sc
 @pytest.mark.engines
 def test_an_empty_store_is_said_to_be_so_on_a_terminal(screen, data):
     status, shown = screen("stats")
-    assert (status, " ".join(plain(shown).split())) == (0, f"No orders in {data} yet.")
+    assert (status, " ".join(plain(shown).split())) == (
+        0,
+        f'No orders in {data} yet. try: orders place "100 inch TV"',
+    )
 
 
 @pytest.mark.engines
