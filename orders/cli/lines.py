@@ -101,6 +101,12 @@ def handler_of(name: str, app: Wired) -> Handler | None:
     return None if make is None else make().react
 
 
+def cause(delivery: Delivery) -> str:
+    """Return why the delivery failed, in few words: a line has no room for the error's class."""
+    kind, _, text = (delivery.error or "").partition(": ")
+    return text or kind
+
+
 def _messages(record: Record, app: Wired) -> Iterator[Line]:
     for message in record.messages:
         is_command = isinstance(message, Command)
@@ -135,8 +141,7 @@ def _delivery(record: Record, delivery: Delivery, app: Wired) -> Line:
 
 def _what_came(delivery: Delivery) -> str:
     if delivery.error:
-        kind, _, text = delivery.error.partition(": ")
-        return text or kind  # a line has no room for both
+        return cause(delivery)
     if delivery.deaths:
         return "taken over" if delivery.status == "pending" else "late"
     return f"{ordinal(delivery.attempts)} attempt" if delivery.attempts > 1 else ""

@@ -45,6 +45,7 @@ LINE_STYLES = {
     "dead": "red",
 }
 TINY, NARROW, WIDE = 60, 76, 110  # columns from which a line has place, topic, time and id
+PLACE = 16  # columns of a place in the source
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff\U00010800-\U00010fff]")
 _ISOLATED = "\u2068{}\u2069"  # ours, for `safe` leaves none of the user's
 
@@ -91,8 +92,8 @@ def _drawn_line(line: Line, width: int) -> Text:
     if line.kind != "event":
         handler = _cell(text_of(line.handler or "nobody here"), 15 if width >= TINY else 14)
         drawn += Text.assemble(("→ ", "dim"), handler)
-        if width >= TINY:
-            drawn += _linked(line)
+        if width >= TINY and drawn.cell_len + PLACE + cell_len(line.text) <= width:
+            drawn += _linked(line)  # gives way to what there is to say
     elif line.id and TINY <= width < WIDE:
         drawn += _cell(short, SHORT_ID + 1)
     drawn += text_of(line.text, "" if line.kind == "event" else style)
@@ -116,7 +117,7 @@ def _linked(line: Line) -> Text:
     if not line.place:
         return Text()
     style = Style(dim=True, link=line.link or None)
-    return _cell(Text(line.place, style), 16)
+    return _cell(Text(line.place, style), PLACE)
 
 
 def _cell(text: Text, width: int) -> Text:

@@ -4,7 +4,7 @@ What does not fit ends in an ellipsis, except ids, which are never broken.
 """
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from itertools import pairwise, takewhile
 
@@ -19,7 +19,7 @@ from rich.text import Text
 from ..application.store import Account, Finding
 from ..domain.order import OrderState
 from ..messaging.message import now
-from .lines import MARKS, NAMES, SHORT_ID
+from .lines import MARKS, NAMES, SHORT_ID, cause
 from .rendering import LINE_STYLES, TINY, Fitted, local, text_of
 from .times import age
 
@@ -29,7 +29,7 @@ FINDING_MARKS = {"ok": "✓", "waiting": "●", "bad": "✗"}
 FINDING_STYLES = {"ok": "green", "waiting": "yellow", "bad": "red"}
 KIND_STYLES = {"command": LINE_STYLES["command"], "event": LINE_STYLES["event"]}
 
-MOST = 16  # columns of a subscriber's name that errors may not take
+NAME = 16  # columns that a subscriber's name has at least, if it needs them
 
 _PLACE = re.compile(r" \([^)]*\)")
 
@@ -54,6 +54,7 @@ def order_table(orders: Sequence[OrderState]) -> RenderableType:
         for column in (table.columns[0], table.columns[1], table.columns[-1]):
             column.no_wrap = True  # the others give way
         for order in orders:
+            placed = age(order.placed_at, time)
             style = STATUS_STYLES.get(order.status, "")
             mark = STATUS_MARKS.get(order.status, "○")
             table.add_row(
@@ -61,7 +62,7 @@ def order_table(orders: Sequence[OrderState]) -> RenderableType:
                 _cell(mark if is_narrow else f"{mark} {order.status}", style),
                 *([_cell(order.customer or "")] if has_customers else []),
                 _Items(order.items),
-                _cell(age(order.placed_at, time), "dim"),
+                _cell(placed.removesuffix(" ago") if is_narrow else placed, "dim"),
             )
         return table
 
@@ -95,21 +96,18 @@ def _steps(history: Sequence[Sequence[str]], width: int) -> RenderableType:
     return table
 
 
-def delivery_table(accounts: Iterable[Account]) -> RenderableType:
+def delivery_table(accounts: Sequence[Account]) -> RenderableType:
     """Draw deliveries, one a row."""
-    rows, time = list(accounts), now()
-    length = short_length([account.delivery.event for account in rows])
-    longest = max((cell_len(account.delivery.subscriber) for account in rows), default=0)
+    length, time = short_length([account.delivery.event for account in accounts]), now()
 
     def draw(width: int) -> RenderableType:
         is_narrow = width < TINY
-        more = [] if is_narrow else ["Tries", "Changed"]
+        more = [] if is_narrow else ["Attempts", "Changed"]
         table = _table("Event", "" if is_narrow else "Status", "Subscriber", *more, "Last error")
-        table.columns[0].no_wrap = table.columns[1].no_wrap = True
-        table.columns[2].min_width = min(longest, MOST)
-        for column in table.columns[3:-1]:
+        table.columns[2].max_width = max(width // 4, NAME)  # of which errors take none
+        for column in table.columns[:-1]:
             column.no_wrap = True
-        for account in rows:
+        for account in accounts:
             delivery = account.delivery
             style = LINE_STYLES[delivery.status]
             mark = MARKS[delivery.status] or "○"
@@ -119,7 +117,7 @@ def delivery_table(accounts: Iterable[Account]) -> RenderableType:
                 _cell(mark if is_narrow else f"{mark} {NAMES[delivery.status]}", style),
                 _cell(delivery.subscriber),
                 *([] if is_narrow else [_cell(fact, "dim") for fact in facts]),
-                _cell(delivery.error or "", "red"),
+                _cell(cause(delivery) if is_narrow else delivery.error or "", "red"),
             )
         return table
 

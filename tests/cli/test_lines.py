@@ -11,6 +11,7 @@ from orders import OrderCreated, PlaceOrder, ShipOrder, bootstrap
 from orders.application import handlers
 from orders.application.store import Delivery, Record
 from orders.cli.lines import lines_of
+from orders.cli.rendering import _drawn_line
 from orders.messaging.message import UnknownMessage, now
 from orders.queries.wording import place_of
 
@@ -105,6 +106,14 @@ def test_a_narrow_line_keeps_what_happened_to_whom(screen, lively):
     _, shown = screen("log", columns=40, env={"NO_COLOR": "1"})
     assert "   9 ✓ delivered  → order_created late" in shown_lines(shown)
     assert "   6 ● OrderShipped" in shown_lines(shown)
+
+
+def test_a_place_in_the_source_gives_way_to_what_there_is_to_say(app):
+    delivery = Delivery("3f2a", "order_created", "done", attempts=14)
+    (line,) = lines_of(Record((1,), 1, now(), (), (delivery,)), app)
+    narrow, wide = (_drawn_line(line, columns).plain for columns in (80, 90))
+    assert narrow.endswith("→ order_created  14th attempt")
+    assert wide.endswith(f"→ order_created  {line.place}  14th attempt")
 
 
 def test_a_wide_line_has_time_and_id_as_well(screen, lively):

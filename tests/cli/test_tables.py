@@ -52,6 +52,13 @@ def test_a_table_has_one_line_a_record(screen, patched_tool, order_ids, command,
     assert all(width(line) <= columns for line in (header, rule, *lines))
 
 
+@pytest.mark.parametrize("columns", [40, 80])
+def test_an_error_that_does_not_fit_ends_in_an_ellipsis(screen, order_ids, columns):
+    failed = screen("deliveries", "--failed", columns=columns)[1]
+    ends = {line[-1] for line in shown_lines(failed)[2:]}
+    assert (len(shown_lines(failed)) - 2, ends) == (len(order_ids), {"…"})
+
+
 def test_twenty_orders_fit_a_screen(screen, send):
     send(*(PlaceOrder((f"item {number}", "rope" * 20), "n" * 50) for number in range(25)))
     assert len(screen("list")[1].splitlines()) < 24
@@ -70,7 +77,7 @@ def test_a_status_is_told_by_its_mark_where_there_is_no_room_for_the_word(screen
     assert re.match(r"[0-9a-f]{8}  ✓ shipped  Aunt Mae .*  (now|\d+s ago)$", line)
     narrow = shown_lines(screen("list", columns=40)[1])
     (line,) = [x for x in narrow if x.startswith(order_ids[0][:8])]
-    assert re.match(r"[0-9a-f]{8}  ✓  Aunt Mae", line)
+    assert re.match(r"[0-9a-f]{8}  ✓  Aunt Mae .*  (now|\d+s)$", line)
 
 
 @pytest.mark.parametrize("columns", [40, 80])
