@@ -19,7 +19,7 @@ from ..messaging.subscriptions import display_name
 from ..queries.wording import place_of
 
 WIDTH = 480  # characters of a line of the log
-_ID = re.compile(r"([0-9a-f]{8})-[0-9a-f]{4}-4[0-9a-f-]{18}")
+_ID = re.compile(r"([0-9a-f]{8})-[0-9a-f]{4}-4[0-9a-f-]{21}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 
 ROUTING: Mapping[Any, Any] = {**COMMAND_HANDLERS, **EVENT_SUBSCRIBERS}
@@ -34,16 +34,17 @@ def introduce(message: type[Message]) -> Iterator[str]:
     found = ROUTING.get(message, ())
     for handler in found if isinstance(found, tuple) else (found,):
         yield f"  → {display_name(handler)}  {place_of(handler)}"
-        yield from (f"    {line}" for line in essence(handler))
+        yield from (f"  {line}" for line in essence(handler))
 
 
 def essence(function: Callable[..., Any]) -> Iterator[str]:
     """Yield a function's signature, what it says of itself, and its first line that does it."""
     lines, first = getsourcelines(function)
-    numbered = [(number, line.rstrip()) for number, line in enumerate(lines, start=first)]
+    numbered = [(number, line.strip()) for number, line in enumerate(lines, start=first)]
     body = [line for line in numbered[2:] if not line[1].endswith(":")]
     for number, line in (*numbered[:2], *body[:1]):
-        yield f"{number:>4}  {line}"
+        indent = "" if number == first else "    "  # however deep the line stands
+        yield f"{number:>4}  {indent}{line}"
 
 
 class Files:
@@ -75,7 +76,8 @@ class Files:
         if new:
             yield f"{path.name}, new lines:"
         for line in new:
-            readable = _TIME.sub("…", _ID.sub(r"\1…", line))
+            spaced = json.dumps(json.loads(line), ensure_ascii=False)  # to be wrapped at spaces
+            readable = _TIME.sub("…", _ID.sub(r"\1…", spaced))
             yield f"  + {shorten(readable, WIDTH)}"
 
     def _changed(self, path: Path) -> Iterator[str]:

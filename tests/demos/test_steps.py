@@ -39,15 +39,16 @@ def test_each_step_shows_question_command_message_source_log_state_and_pending(t
     assert re.search(r"  \d+ +order = Order\.place\(", first)
     assert re.search(
         r"\[Enter\]\n  events\.jsonl, new lines:\n"
-        r'    \+ \{"format":1,"seq":1,"time":"…","messages":\[\{"type":"PlaceOrder",.*\n'
-        r'    \+ \{"format":1,"seq":2,.*"subscriber":"order_created","status":"done".*\n'
+        r'    \+ \{"format": 1, "seq": 1, "time": "…", "messages": \[\{"type": "PlaceOrder",'
+        r'.* "id": "[0-9a-f]{8}…", .*\n'
+        r'    \+ \{"format": 1, "seq": 2, .*"subscriber": "order_created", "status": "done".*\n'
         r"  orders\.json, changed:\n"
         r"    \+ [0-9a-f]{8}  placed  100 inch TV, magic carpet\n"
         r"  pending: nothing\n",
         first,
     )
-    assert '"seq":3' in second
-    assert '"seq":1' not in second
+    assert '"seq": 3' in second
+    assert '"seq": 1' not in second
     assert second.index("pending: nothing") < second.index("ok: two orders")
     assert "new lines" not in third
 
