@@ -12,7 +12,7 @@ from ..application.store import START, Account, Cursor
 from ..bootstrap import App, bootstrap
 from ..cli import rendering
 from ..cli.lines import MARKS, Line, lines_of
-from ..cli.output import Console
+from ..cli.output import Console, wrapped
 from ..domain.text import count, ordinal
 from ..errors import OrdersError
 from ..messaging.message import Event, Message
@@ -104,8 +104,10 @@ class Stage:
         self.console.say(f"  {text}")
 
     def show(self, text: str) -> None:
-        """Show output of another process."""
-        self.console.records(line.split("\t") for line in text.splitlines())
+        """Show output of another process, which did not know how wide the terminal is."""
+        for line in text.splitlines():
+            fitted = wrapped(line, self.console.width) if self.console.draws else line
+            self.console.lines(fitted.splitlines())
 
     def beside(self, *rows: Sequence[object]) -> None:
         """Show two systems side by side: each row a subject and what either has of it."""
