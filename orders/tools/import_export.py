@@ -94,7 +94,7 @@ def format_of(path: Path) -> Format:
         if path.suffix.lower() == f".{known}":
             return known
     raise OrdersError(
-        f"{path} does not say what is in it", "give it a name that ends in .json, .jsonl or .csv"
+        f"the name of {path} does not say its format", "have it end in .csv, .jsonl or .json"
     )
 
 
@@ -122,8 +122,9 @@ def read(path: Path) -> deque[FileOrder]:
             else:
                 orders.append(found)
     except OSError as error:
+        reason = (error.strerror or str(error)).lower()
         raise OrdersError(
-            f"cannot read {path}: {error.strerror}", "give the name of a file that can be read"
+            f"cannot read {path}: {reason}", "give the name of a file that can be read"
         ) from error
     if problems:
         raise ImportRefused(path, sorted(problems)[:SHOWN], len(problems))
