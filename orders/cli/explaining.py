@@ -67,7 +67,8 @@ def find(word: str) -> Path:
     if len(found) == 1:
         return texts[found[0]]
     if found:
-        raise WrongUse(f"{word!r} fits {', '.join(found)}", "type more of one")
+        fits = f"{word!r} fits {len(found)} words: {', '.join(found)}"
+        raise WrongUse(fits, f"orders explain {found[0]}")
     raise UnknownName("word", word, texts, "orders explain")
 
 

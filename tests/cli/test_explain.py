@@ -173,8 +173,11 @@ def test_a_word_of_several_needs_no_quotes(tool):
         ("optimistc concurency", "try: orders explain 'optimistic concurrency'"),
         ("xyzzy", "try: orders explain"),
         ("dead latter", "try: orders explain 'dead letter'"),
-        ("o", "'o' fits optimistic concurrency, outbox\ntry: type more of one"),
-        ("", "type more of one"),
+        (
+            "o",
+            "optimistic concurrency, outbox\ntry: orders explain optimistic concurrency",
+        ),
+        ("", "try: orders explain aggregate"),
     ],
 )
 def test_what_is_not_a_word_says_the_nearest(tool, typed, advice):
