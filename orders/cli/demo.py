@@ -41,8 +41,7 @@ def demo(
 ) -> None:
     """Play a scripted run; without a name, the tour: the whole idea in a minute.
 
-    Each run has a directory of its own, checks what it shows, fails if that has not happened,
-    and leaves nothing behind.
+    Each has a directory of its own, checks what it shows, and leaves nothing behind.
     """
     from ..demos import SCENARIOS, playing  # noqa: PLC0415 - as `_scenarios`
 

@@ -90,7 +90,7 @@ def add_guidance(part: typer.Typer) -> None:
     for command in part.registered_commands:
         guide = GUIDE[command.name or command.callback.__name__]  # type: ignore[union-attr]
         command.rich_help_panel = guide.panel
-        command.epilog = f"{command.epilog}\n\nNext: {guide.next}  {guide.why}"
+        command.epilog = f"{command.epilog}\n\nNext: {guide.next}  # {guide.why}"
 
 
 def complete_command(context: typer.Context, incomplete: str) -> list[str]:
@@ -154,7 +154,7 @@ def draw_environment() -> None:
     from rich import box, console, panel, table  # noqa: PLC0415, TID251 - Rich takes 50 ms
 
     rows = table.Table.grid(padding=(0, 1), expand=True)
-    rows.add_column(style="bold yellow", no_wrap=True)
+    rows.add_column(style="bold cyan", no_wrap=True)
     rows.add_column(ratio=1)
     for name, text in ENVIRONMENT.items():
         rows.add_row(name, text)
