@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import typer
+from typer.core import TyperCommand
 
 from .. import __version__
 from ..application.store import Pending, Status
@@ -85,10 +86,19 @@ START = (
 commands = typer.Typer()
 
 
+class Command(TyperCommand):
+    """A command whose usage has ORDER where Typer has {ORDER}, which nobody is to type."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return what stands after the command's name."""
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
+
 def add_guidance(part: typer.Typer) -> None:
     """Give each command its place in the help, and say in it what to do next."""
     for command in part.registered_commands:
         guide = GUIDE[command.name or command.callback.__name__]  # type: ignore[union-attr]
+        command.cls = Command
         command.rich_help_panel = guide.panel
         command.epilog = f"{command.epilog}\n\nNext: {guide.next}  # {guide.why}"
 

@@ -133,13 +133,19 @@ def root(
     data: Annotated[
         str,
         typer.Option(
-            envvar="ORDERS_DATA", metavar="STORE", help="A directory, postgresql://... or :memory:."
+            envvar="ORDERS_DATA",
+            show_envvar=False,  # the help has a place for variables
+            metavar="STORE",
+            help="A directory, postgresql://... or :memory:.",
         ),
     ] = "data",
     plugin: Annotated[  # noqa: ARG001 - is seen to before the commands are known
         list[str] | None,
         typer.Option(
-            envvar="ORDERS_PLUGINS", metavar="NAME", help="A module that adds to the system."
+            envvar="ORDERS_PLUGINS",
+            show_envvar=False,
+            metavar="NAME",
+            help="A module that adds to the system.",
         ),
     ] = None,
     _version: Annotated[

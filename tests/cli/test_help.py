@@ -153,6 +153,7 @@ def test_the_help_of_a_command_says_what_it_does_with_an_example_and_what_is_nex
     shown = tool(command, "--help")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert tool("help", command).stdout == shown.stdout
+    assert not set("{}") & set(shown.stdout)  # nobody is to type any
     text = " ".join(shown.stdout.split())
     assert f"Example: orders {command}" in text
     assert f"Next: {GUIDE[command].next} " in text
@@ -191,6 +192,7 @@ def test_every_variable_is_documented(tool, screen):
     for text in (tool("-h").stdout, plain(screen("-h", columns=120)[1])):
         missing = [word for word in (*ENVIRONMENT, *POINTS) if word not in text]
         assert missing == []
+        assert [word for word in ENVIRONMENT if text.count(word) > 1] == []
 
 
 def test_help_completes_commands(tool):
