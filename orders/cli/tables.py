@@ -18,6 +18,7 @@ from rich.text import Text
 
 from ..application.store import Account, Finding
 from ..domain.order import OrderState
+from ..domain.text import shorten
 from ..messaging.message import now
 from .lines import MARKS, NAMES, SHORT_ID, cause
 from .rendering import LINE_STYLES, TINY, Fitted, local, text_of
@@ -29,16 +30,17 @@ FINDING_MARKS = {"ok": "✓", "waiting": "●", "bad": "✗"}
 FINDING_STYLES = {"ok": "green", "waiting": "yellow", "bad": "red"}
 KIND_STYLES = {"command": LINE_STYLES["command"], "event": LINE_STYLES["event"]}
 
+LONGEST = 400  # characters of a cell that is wrapped
 NAME = 16  # columns that a subscriber's name has at least, if it needs them
 
 _PLACE = re.compile(r" \([^)]*\)")
 
 
 def rows_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
-    """Draw rows of text under a header."""
+    """Draw rows of text under a header; what does not fit is wrapped at words."""
     table = _table(*columns)
     for row in rows:
-        table.add_row(*map(_cell, row))
+        table.add_row(*(text_of(shorten(cell, LONGEST)) for cell in row))
     return table
 
 

@@ -104,6 +104,13 @@ def test_narrow_bars_leave_room_for_their_numbers(screen, order_ids):
     assert sum(line.endswith(" 1") for line in lines) == 9
 
 
+def test_a_list_to_read_is_wrapped_at_words_and_loses_none(screen, tool):
+    for command in (["explain"], ["demo", "--list"]):
+        drawn, piped = screen(*command, columns=40)[1], tool(*command).stdout
+        assert "…" not in drawn
+        assert set(piped.split()) <= set(plain(drawn).split())
+
+
 def test_ids_are_as_short_as_tells_them_apart():
     assert short_length([]) == short_length(["a" * 36]) == 8
     assert short_length(["a" * 36, "b" * 36]) == 8
