@@ -18,7 +18,7 @@ from ..messaging.message import Command, Message
 from ..messaging.subscriptions import display_name
 from ..queries.wording import place_of
 
-WIDTH = 480  # characters of a line of the log
+WIDTH = 600  # characters of a line of the log
 _ID = re.compile(r"([0-9a-f]{8})-[0-9a-f]{4}-4[0-9a-f-]{21}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 
