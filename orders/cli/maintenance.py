@@ -38,6 +38,10 @@ def deliveries(
             console.say(f"No delivery is {' or '.join(wanted)}.")
         elif not accounts:
             say_none_yet(console, app, "deliveries")
+        elif console.draws and not json:
+            has_failed = any(account.delivery.status == "failed" for account in accounts)
+            said = f"{count(len(accounts), 'delivery')}."
+            console.say(said, hint="orders retry --all" if has_failed else None)
 
 
 @commands.command(epilog="Example: orders retry --all")
