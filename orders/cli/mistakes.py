@@ -87,9 +87,10 @@ def _unknown_name(error: UnknownName, context: Any) -> tuple[str, str | None]:
 
 
 def _missing(error: Any, context: Any) -> tuple[str, str | None]:
+    name = _name(error.param, context)
     example = re.search(r"Example: (.*)", context.command.epilog or "")
-    what = f"{context.command_path} needs {_name(error.param, context)}"
-    return what, example and example[1]
+    hint = "orders list" if name == "ORDER" else example and example[1]  # where the ids are
+    return f"{context.command_path} needs {name}", hint
 
 
 def _unknown_option(error: Any, context: Any) -> tuple[str, str | None]:

@@ -89,7 +89,7 @@ def _list_candidates(console: Console, app: App, error: AmbiguousOrder) -> None:
     )
     for order in map(app.orders.get, ids[:FEW]):
         state = order.state
-        items = shorten(", ".join(state.items), 40)
+        items = shorten(", ".join(state.items), min(40, console.width - length - 11))
         console.say(f"{state.id[:length]}  {age(state.placed_at, now()):7}  {items}")
     if len(ids) > FEW:
         console.say(f"and {len(ids) - FEW:,} more")

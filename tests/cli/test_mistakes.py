@@ -76,7 +76,7 @@ def wrong(result, what, hint, status=2):
             "orders place needs ITEM...",
             'orders place "100 inch TV" "magic carpet" --customer "Aunt Mae"',
         ),
-        (["ship"], "orders ship needs ORDER", "orders ship 3f2a"),
+        (["ship"], "orders ship needs ORDER", "orders list"),
         (["ship", "a", "b"], "orders ship takes ORDER only; 'b' is too much", "orders ship --help"),
         (["list", "x"], "orders list takes options only; 'x' is too much", "orders list --help"),
         # Values
@@ -185,6 +185,13 @@ def test_an_ambiguous_id_is_answered_with_short_ids_ages_and_items_in_columns(to
         "error: 'aaaa' fits 12 orders",
         "try: type more of the id, as listed",
     ]
+
+
+def test_an_ambiguous_id_is_answered_in_a_line_each_however_narrow(screen, data):
+    ids = [f"aaaa{number:05}-0000-4000-8000-000000000000" for number in range(3)]
+    place(data, *ids, items=("a word and " * 9 + "one",))
+    lines = plain(screen("show", "aaaa", columns=40)[1]).splitlines()
+    assert [line[:9] for line in lines[:-2]] == [order_id[:9] for order_id in ids]
 
 
 def test_an_unknown_id_names_the_command_that_lists_them(tool, data):
