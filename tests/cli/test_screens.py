@@ -57,7 +57,7 @@ WRONG = [
     ["explain", ""],
     ["import", "bad.csv"],
     ["import", "none.csv"],
-    ["--plugin", "nowhere", "list"],
+    ["--plugin", "no\x1b[2Jwhere", "list"],
     ["demo", "nothing"],
 ]
 

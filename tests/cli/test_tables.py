@@ -61,6 +61,14 @@ def test_an_error_that_does_not_fit_ends_in_an_ellipsis(screen, order_ids, colum
     assert ends == ["…"] * len(order_ids)
 
 
+def test_a_long_name_of_a_subscriber_leaves_room_for_the_error(screen, data):
+    with bootstrap(data, notifier=Sales(), on_failure=lambda *_: None) as app:
+        app.bus.subscribe(OrderCreated, refuse, name="mail_" * 20)
+        app.bus.send(PlaceOrder(("rope",)))
+    for columns in (40, 80):
+        assert re.search("mail_.*…  .*th", screen("deliveries", "--failed", columns=columns)[1])
+
+
 def test_twenty_orders_fit_a_screen(screen, send):
     send(*(PlaceOrder((f"item {number}", "rope" * 20), "n" * 50) for number in range(25)))
     assert len(screen("list")[1].splitlines()) < 24
