@@ -31,7 +31,13 @@ from msgspec.structs import replace
 from ...application.store import Delivery
 from ...domain.order import OrderState
 from ...errors import WrongPayload
-from ...messaging.message import Message, as_stored, decode_message, message_classes
+from ...messaging.message import (
+    Message,
+    UnknownMessage,
+    as_stored,
+    decode_message,
+    message_classes,
+)
 
 FORMAT = 1
 
@@ -134,7 +140,8 @@ def encode_messages(messages: Iterable[Message]) -> Encoded:
     """
     values = tuple(messages)
     try:
-        json = _encoder.encode([as_stored(message) for message in values])
+        is_plain = UnknownMessage not in map(type, values)
+        json = _encoder.encode(values if is_plain else list(map(as_stored, values)))
         try:
             _decoders_of_known().messages.decode(json)
         except msgspec.ValidationError:  # perhaps only of a class that is not defined here
@@ -156,8 +163,10 @@ def encode(line: Line[Message], messages: msgspec.Raw | None = None) -> bytes:
         WrongPayload: a text has characters that no JSON can have.
     """
     try:
-        stored: Any = messages or tuple(map(as_stored, line.messages))  # or nothing is left out
-        content = _encoder.encode(replace(line, messages=stored))[:-1]
+        if line.messages:
+            stored: Any = messages or tuple(map(as_stored, line.messages))
+            line = replace(line, messages=stored)
+        content = _encoder.encode(line)[:-1]
     except ValueError as error:
         raise WrongPayload(f"a delivery cannot be stored: {error}") from error
     return content + _CRC % crc32(content)

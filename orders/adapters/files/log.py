@@ -242,7 +242,7 @@ class EventLog:
             if isinstance(error, OSError):
                 raise NotStored(self.path, reason(error), is_certain=is_cut) from error
             raise
-        entry = Entry(line, start, Position(start.offset + len(raw) + 1, line.seq), raw)
+        entry = Found(line, start, Position(start.offset + len(raw) + 1, line.seq), raw)
         self._learn(entry)
         for delivery in deliveries:
             if delivery.status == "pending":
