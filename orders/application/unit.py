@@ -148,10 +148,14 @@ class Unit:
         for order in self.orders.values():
             happened += order.recorded
         happened.sort(key=_serial)
-        return [  # what orders have recorded has no cause yet
-            message if message.correlation_id else message.caused_by(self._cause_at(serial))
-            for serial, message in happened
-        ]
+        (_, cause), *later = self._causes  # what orders have recorded has no cause yet
+        later.reverse()
+        messages = []
+        for serial, message in happened:
+            while later and later[-1][0] <= serial:
+                _, cause = later.pop()
+            messages.append(message if message.correlation_id else message.caused_by(cause))
+        return messages
 
     def commit(
         self, messages: list[Message], pending: tuple[Delivery, ...], *, is_deferred: bool
@@ -173,11 +177,6 @@ class Unit:
             is_durable=any(isinstance(message, Event) for message in stored),
             is_deferred=is_deferred,
         )
-
-    def _cause_at(self, serial: int) -> Message | None:
-        """Return what was being handled when this happened; before the unit: as it began."""
-        known = (cause for begun, cause in reversed(self._causes) if begun <= serial)
-        return next(known, self._causes[0][1])
 
 
 _serial = itemgetter(0)

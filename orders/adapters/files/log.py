@@ -145,9 +145,8 @@ class EventLog:
         One that this process has set out to make is, unless others have mentioned it since.
         """
         descriptor, end = self._for_writing()
-        if (offset := self._own.get(key)) == end.offset:
-            return True
-        if offset is not None:
+        offset = self._own.get(key)
+        if self._learned != end and offset is not None:
             with available(self.path):
                 since = self._disk.read(descriptor, end.offset - offset, offset)
             if codec.as_written(key[0]) not in since:
