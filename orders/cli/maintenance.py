@@ -8,6 +8,7 @@ import typer
 from ..application.store import Status
 from ..domain.text import count
 from ..errors import OrdersError
+from ..settings import without_password
 from ..tools.json_lines import json_array
 from . import rows
 from .mistakes import WrongUse
@@ -143,7 +144,8 @@ def copy_store(
         console.say(f"{count(copied.carried, 'record')} copied{known}.")
         if not copied.is_complete:
             raise OrdersError(
-                f"{source} was written to meanwhile", "end what writes there, then run it again"
+                f"{without_password(source)} was written to meanwhile",
+                "end what writes there, then run it again",
             )
 
 

@@ -108,6 +108,21 @@ def test_a_hint_and_the_start_page_show_no_password(tool, guarded):
     assert "wr0ng" not in result.stderr + result.stdout
 
 
+def test_a_copy_of_a_store_that_is_written_to_shows_no_password(tool, guarded, postgres, tmp_path):
+    postgres.execute("create schema busy authorization guarded")
+    data = guarded(schema="busy")
+    assert tool("place", "rope", data=data).returncode == 0
+    (tmp_path / "busy.py").write_text("""
+from orders.tools import copy
+copy.ROUNDS = 0
+def install(app): pass
+""")
+    result = tool("--plugin", "busy", "copy", data, "moved")
+    assert "was written to meanwhile" in result.stderr
+    assert "ssw0rd" not in result.stderr
+    postgres.execute("drop schema busy cascade")
+
+
 def test_a_command_to_try_names_the_store_without_its_password(tool, url):
     data = url.replace("postgres@", f"postgres:{SECRET}@")
     result = tool("--data", data, "show", "nobody")
