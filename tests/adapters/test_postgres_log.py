@@ -93,6 +93,23 @@ def test_what_was_just_stored_is_shown_though_another_transaction_is_about_to_en
         timer.join()
 
 
+def test_who_has_waited_for_a_transaction_in_vain_waits_no_more_for_it(
+    store, postgres, monkeypatch
+):
+    waits = []
+    monkeypatch.setattr(reading.time, "sleep", waits.append)
+    with psycopg.connect(postgres.url("template1")) as other:
+        other.execute("select pg_current_xact_id()")
+        place(store)
+        assert numbers(store) == []
+        assert waits
+        waits.clear()
+        place(store)
+        assert numbers(store) == []
+        assert waits == []
+    assert numbers(store) == [1, 2]
+
+
 def test_a_transaction_of_another_database_holds_the_log_back_and_not_the_orders(store, postgres):
     with psycopg.connect(postgres.url("template1")) as other:
         other.execute("select pg_current_xact_id()")

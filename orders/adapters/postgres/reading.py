@@ -70,6 +70,7 @@ class LogReader:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._missed = START  # up to where somebody waited
 
     def ends(self) -> tuple[Cursor, Cursor]:
         """Return the places behind the newest record, and behind the last that can be read."""
@@ -84,11 +85,14 @@ class LogReader:
     def head(self) -> Cursor:
         """Return the place behind the last record; wait a moment for what is nearly there."""
         newest, settled = self.ends()
+        if settled < self._missed:  # the same transaction is open still
+            return settled
         deadline, pause = time.monotonic() + PATIENCE, 0.001
         while settled < newest and time.monotonic() < deadline:
             time.sleep(pause)
             pause *= 2
             _, settled = self.ends()
+        self._missed = newest
         return settled
 
     def read(self, after: Cursor, until: Cursor | None, match: Match) -> Iterator[Record]:
