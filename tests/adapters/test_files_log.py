@@ -60,6 +60,13 @@ def test_what_is_appended_is_read_back_in_order(open_log):
     assert list(log.read()) == list(open_log().read()) == [first, second]
 
 
+def test_who_leaves_deliveries_to_others_does_not_remember_them_for_good(open_log):
+    log = open_log()
+    call_for(log, "sales", owner=None)
+    call_for(log, "sales")
+    assert len(log._own) == 1
+
+
 def test_a_log_that_does_not_exist_is_empty_and_reading_makes_no_file(open_log, data):
     log = open_log()
     assert list(log.read()) == list(log.at([BEGINNING])) == []

@@ -244,7 +244,7 @@ class EventLog:
         entry = Found(line, start, Position(start.offset + len(raw) + 1, line.seq), raw)
         self._learn(entry)
         for delivery in deliveries:
-            if delivery.status == "pending":
+            if delivery.status == "pending" and owner is not None:
                 self._own[delivery.key] = entry.end.offset
             else:
                 self._own.pop(delivery.key, None)
