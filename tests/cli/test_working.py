@@ -35,7 +35,9 @@ def install(app):
 
 
 def pending(tool):
-    return [row[1] for row in rows(tool("deliveries", "--pending"))]
+    listed = tool("deliveries", "--pending")
+    assert listed.stderr in {"", "No delivery is pending.\n"}
+    return [line.split("\t")[1] for line in listed.stdout.splitlines()]
 
 
 def status_of(tool):
