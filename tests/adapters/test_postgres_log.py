@@ -134,6 +134,21 @@ def test_whoever_waits_is_told_and_need_not_look(store, url, monkeypatch):
     assert True in told
 
 
+def test_of_what_is_pending_as_much_is_fetched_as_is_wanted(store, monkeypatch):
+    monkeypatch.setattr(store_module, "PAGE", 2)
+    for number in range(5):
+        place(store, f"item {number}", subscribers=["sales"])
+    fetched, rows = [], store.connection.rows
+    monkeypatch.setattr(
+        store.connection, "rows", lambda *query: fetched.append(rows(*query)) or fetched[-1]
+    )
+    first = next(store.pending())
+    assert list(map(len, fetched)) == [2]
+    monkeypatch.undo()
+    found = list(store.pending())
+    assert (len(found), found[0]) == (5, first)
+
+
 def write(url, orders, events, me):
     """Touch random orders, with delays and rollbacks, until so many events are stored."""
     chance, stored = random.Random(me), 0

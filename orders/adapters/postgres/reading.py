@@ -153,7 +153,9 @@ class LogReader:
             return
         number, has_passed_milestone = self.number_at(after) if query is EACH else 0, False
         place: Cursor = after or (0, 0, 0)
-        while rows := self._connection.rows(query, _between(place, end) | wanted):
+        rows: list[tuple[Any, ...]] | None = None
+        while rows is None or len(rows) == PAGE:
+            rows = self._connection.rows(query, _between(place, end) | wanted)
             for era, xid, seq, moment, body, known in rows:
                 place = (era, xid, seq)
                 number = number + 1 if known is None else known

@@ -46,7 +46,7 @@ from .snapshots import Snapshots
 
 T = TypeVar("T")
 
-PAGE = 1000  # deliveries that are fetched at once
+PAGE = 500  # deliveries that are fetched at once
 TRIES = 3  # of a commit whose connection is lost
 POLL = 0.5  # seconds between two looks at the log, for a hint may be lost
 SOON = 0.005  # seconds after a hint until what it is about can be read; doubled up to POLL
@@ -251,12 +251,16 @@ class PostgresStore:
     def pending(self) -> Iterator[Pending]:
         """Yield the pending deliveries, oldest first."""
         query: LiteralString = (
-            "select body, "
+            "select queued, body, "
             + ABANDONED
-            + ", owner is null from delivery where status = 'pending' order by queued"
+            + ", owner is null from delivery where status = 'pending' and queued > %s"
+            " order by queued limit %s"
         )
-        for body, is_abandoned, is_deferred in self.connection.rows(query):
-            yield Pending(_delivery(body), is_abandoned, is_deferred)
+        after = 0
+        while rows := self.connection.rows(query, (after, PAGE)):  # who wants a few reads a few
+            for _, body, is_abandoned, is_deferred in rows:
+                yield Pending(_delivery(body), is_abandoned, is_deferred)
+            after = rows[-1][0]
 
     def claim(self, found: Delivery, attempt: Delivery) -> bool:
         """Let this process make `attempt`, a pending delivery, if it still stands as `found`.
