@@ -78,7 +78,7 @@ class MemoryStore:
             self._check_orders(commit)
             self._check_deliveries(commit)
             _check_readable(commit.messages)
-            if not (commit.messages or commit.outcomes or commit.reactions or commit.pending):
+            if not (commit.messages or commit.deliveries):
                 return self._head()
             self.commits += 1
             return self._append(commit)
@@ -275,10 +275,8 @@ class MemoryStore:
 
     def _append(self, commit: Commit) -> Cursor:
         number = len(self._log) + 1
-        deliveries = commit.outcomes + commit.reactions + commit.pending
-        record = Record(
-            (number,), number, now(), commit.messages, deliveries, changed_by_plugins(commit)
-        )
+        states = changed_by_plugins(commit)
+        record = Record((number,), number, now(), commit.messages, commit.deliveries, states)
         self._log.append(_Entry(record, commit))
         self._appended.notify_all()
         return record.cursor

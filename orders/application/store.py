@@ -105,6 +105,11 @@ class Commit(msgspec.Struct, frozen=True):
     is_durable: bool = True
     is_deferred: bool = False
 
+    @property
+    def deliveries(self) -> tuple[Delivery, ...]:
+        """All that is recorded of deliveries, in this order."""
+        return self.outcomes + self.reactions + self.pending
+
 
 def changed_by_plugins(commit: Commit) -> tuple[OrderState, ...]:
     """Return the orders that events of plugins change: a process without these is to know, too."""

@@ -112,7 +112,7 @@ class FilesStore:
 
     def commit(self, commit: Commit) -> Cursor:
         """Store it all, or nothing; return the place behind it. The port says what it raises."""
-        deliveries = _deliveries(commit)
+        deliveries = commit.deliveries
         if not (commit.messages or commit.changes or deliveries):
             return self.head()
         content = encode_messages(commit.messages)
@@ -157,7 +157,7 @@ class FilesStore:
 
     def holds(self, commit: Commit) -> bool:
         """Return whether a commit that was interrupted in `commit` is stored all the same."""
-        deliveries = _deliveries(commit)
+        deliveries = commit.deliveries
         ids = [message.id for message in commit.messages]
         events = [*ids, *(delivery.event for delivery in deliveries)]
         wanted = containing(Match(events=events[:1]))
@@ -379,10 +379,6 @@ class FilesStore:
 
 def _cursor(position: Position) -> Cursor:
     return position if position.seq else START
-
-
-def _deliveries(commit: Commit) -> tuple[Delivery, ...]:
-    return (*commit.outcomes, *commit.reactions, *commit.pending)
 
 
 _stores: WeakSet[FilesStore] = WeakSet()

@@ -101,7 +101,7 @@ class PostgresStore:
             NotStored: it could not be written, or nobody can tell.
             WrongPayload: a message could not be read back.
         """
-        if not (commit.messages or _deliveries(commit)):
+        if not (commit.messages or commit.deliveries):
             self._check(commit)
             return self.head()
         try:
@@ -141,7 +141,7 @@ class PostgresStore:
             NotStored: nobody can tell.
         """
         return (
-            bool(_deliveries(commit) or commit.messages) and self._find(_encode(commit)) is not None
+            bool(commit.deliveries or commit.messages) and self._find(_encode(commit)) is not None
         )
 
     def _find(self, row: records.Row) -> Cursor | None:
@@ -343,12 +343,8 @@ class PostgresStore:
         self.connection.close()
 
 
-def _deliveries(commit: Commit) -> tuple[Delivery, ...]:
-    return (*commit.outcomes, *commit.reactions, *commit.pending)
-
-
 def _encode(commit: Commit) -> records.Row:
-    deliveries = _deliveries(commit)
+    deliveries = commit.deliveries
     is_ours = not commit.is_deferred and any(one.status == "pending" for one in deliveries)
     process = os.getpid() if is_ours else None
     return records.encode(commit.messages, deliveries, changed_by_plugins(commit), process)
