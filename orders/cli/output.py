@@ -61,7 +61,7 @@ class Console:
         if isinstance(sys.stdin, TextIOWrapper):  # what is no text is refused by name, later
             sys.stdin.reconfigure(errors="surrogateescape")
         self.draws = _is_terminal(sys.stdout)
-        self.command = "orders"  # with which option it was called
+        self.store: str | None = None  # that the command was given
         self.notices_to: Literal["stdout", "stderr", "nowhere"] = "stdout"
 
     def run(self, command: Callable[[], int | None]) -> int:
@@ -122,9 +122,15 @@ class Console:
         except OSError:  # nobody reads it; what is done is done all the same
             _discard(sys.stderr)
         if hint:
-            # Commands are tried on the same store.
-            same = re.sub(r"(^|, then )orders (?!-)", lambda m: f"{m[1]}{self.command} ", hint)
-            self.say(same, "try:", "cyan")
+            self.say(self._on_the_same_store(hint), "try:", "cyan")
+
+    def _on_the_same_store(self, hint: str) -> str:
+        if self.store is None:
+            return hint
+        from shlex import quote  # noqa: PLC0415 - only for who uses the option and goes wrong
+
+        command = f"orders --data {quote(self.store)} "
+        return re.sub(r"(^|, then )orders (?!-)", lambda before: before[1] + command, hint)
 
     def warn(self, text: str, hint: str | None = None) -> None:
         """Say what was survived, and what to try."""

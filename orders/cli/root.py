@@ -157,10 +157,8 @@ def root(
     context.meta["data"] = data
     source = context.get_parameter_source("data")
     if source is not None and source.name == "COMMANDLINE":  # what is to be tried is tried there
-        from shlex import quote  # noqa: PLC0415 - only for who uses the option
-
         console: Console = context.obj
-        console.command = f"orders --data {quote(without_password(data))}"
+        console.store = without_password(data)
     if context.invoked_subcommand is None:
         helping.show_start_page(context)
 
