@@ -71,8 +71,8 @@ class EventLog:
         Raises:
             ForeignFile: something else stands in its place, or now does.
         """
-        if not self._file.check():
-            return 0
+        if self._end is None and not self._file.check():
+            return 0  # and no lock file is made
         with self._lock.held(reading=True):
             return self._file.check()
 
@@ -87,11 +87,13 @@ class EventLog:
         Raises:
             LogDamaged: a line is not what was written.
         """
-        end = self.end()
-        if end < after.offset - 1:  # the last line may lack its line feed
-            raise ForeignFile(self.path, "was cut while in use")
-        if until is not None:
-            end = min(end, until.offset)
+        if until is not None and self._end is not None and until <= self._end:
+            end = until.offset  # which was looked at before
+        else:
+            end = self.end()
+            if end < after.offset - 1:  # the last line may lack its line feed
+                raise ForeignFile(self.path, "was cut while in use")
+            end = end if until is None else min(end, until.offset)
         if end > after.offset:
             with self._file.reading() as descriptor:
                 yield from self._reader.entries(descriptor, after, end, codec.decode, wanted)
