@@ -27,7 +27,7 @@ from orders import Notice, bootstrap
 STARTED = time.monotonic()
 NOT_RUN = "the time of --long-for was over"
 
-ON_POSTGRES = 3  # tests of each file that is run on both engines, in the short form
+ON_POSTGRES = 2  # tests of each file that is run on both engines, in the short form
 POSTGRES = os.environ.get("ORDERS_TEST_POSTGRES")  # the URL of a server to use instead of ours
 
 

@@ -181,7 +181,7 @@ def test_a_place_reaches_every_fault_point_but_those_of_a_torn_log(prepared, too
         for parameters in once_and_always(start, point)
     ],
 )
-@pytest.mark.sample(9)
+@pytest.mark.sample(6)
 def test_a_place_killed_at_any_point_leaves_all_or_nothing_and_the_next_works(
     point, start, times, prepared, orders, tool
 ):
@@ -224,7 +224,7 @@ def test_a_place_killed_at_any_point_leaves_all_or_nothing_and_the_next_works(
         for parameters in once_and_always(start, point, error, is_turn=is_turn)
     ],
 )
-@pytest.mark.sample(7)
+@pytest.mark.sample(5)
 def test_a_system_call_that_fails_costs_no_order_and_leaves_a_store_that_works(
     point, start, error, times, prepared, tool
 ):
@@ -389,6 +389,7 @@ def file(tmp_path):
 
 
 @pytest.mark.parametrize("point", ["after-fsync@2", "mid-delivery@50", "torn-append@2"])
+@pytest.mark.sample(2)
 def test_an_import_killed_and_run_again_places_every_order_once(point, file, tool, data):
     assert tool("import", str(file), env=fault(point)).returncode == KILLED
     again = tool("import", str(file))

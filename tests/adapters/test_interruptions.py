@@ -80,6 +80,7 @@ def check(data, *expected):
 @pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("where", [ENGINE, UNIT], ids=["engine", "unit"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, Alarm])
+@pytest.mark.sample(2)
 def test_an_order_whose_commit_was_interrupted_anywhere_is_created_once(
     error, where, step, tmp_path
 ):
@@ -123,6 +124,7 @@ def test_a_command_that_was_interrupted_anywhere_can_be_sent_again(step, tmp_pat
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, Alarm])
 @pytest.mark.parametrize("call", ["open", "write", "sync"])
+@pytest.mark.sample(4)
 def test_a_signal_around_any_call_of_a_commit_leaves_one_order(call, error, tmp_path):
     class Signalling(Disk):
         """Sends its process a signal before or after the n-th call."""

@@ -117,6 +117,7 @@ def keys_in(app, *statuses):
 @pytest.mark.parametrize(
     ("events", "kills"), [(250, 6), pytest.param(10_000, 200, marks=pytest.mark.long)]
 )
+@pytest.mark.sample(2)
 def test_every_delivery_happens_once_and_ends_in_one_state_whatever_is_killed(
     events, kills, data, fork, tmp_path
 ):

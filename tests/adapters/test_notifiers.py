@@ -162,7 +162,7 @@ def test_an_application_notifies_where_its_settings_say_unless_it_is_given_a_not
         "tgram://secret",
     ],
 )
-@pytest.mark.sample(10)
+@pytest.mark.sample(5)
 def test_an_address_that_cannot_be_used_is_refused_without_showing_its_password(
     address, tool, data, capfd
 ):

@@ -29,6 +29,7 @@ def place_orders(url, acknowledged, stop):
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.sample(1)
 def test_what_was_acknowledged_survives_the_server_and_is_stored_once(
     kills, server, fork, tmp_path
 ):

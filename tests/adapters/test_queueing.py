@@ -15,7 +15,7 @@ from orders.adapters.files.store import FilesStore
 
 WRITERS = 8
 READERS = 14
-FEW_TURNS = 20
+FEW_TURNS = 200  # while we look at the lock, before we queue for it
 
 
 @pytest.fixture

@@ -334,6 +334,7 @@ def test_four_workers_deliver_everything_once_whatever_fails_and_whoever_is_kill
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.long
 def test_workers_outlive_a_server_that_is_killed_and_store_each_effect_once(
     kills, server, fork, tmp_path
 ):

@@ -100,7 +100,7 @@ def test_every_file_that_a_text_names_exists(text):
 
 
 @each_text
-@pytest.mark.sample(6)
+@pytest.mark.sample(4)
 def test_every_example_runs(text, tool, send, data):
     send(PlaceOrder(("100 inch TV", "magic carpet"), "Aunt Mae"), PlaceOrder(("rope",)))
     bin_ = Path(sys.executable).parent

@@ -212,7 +212,7 @@ def examples():
 
 
 @pytest.mark.parametrize("example", dict.fromkeys(examples()))
-@pytest.mark.sample(10)
+@pytest.mark.sample(4)
 def test_every_example_in_a_help_runs(tool, send, data, example):
     with bootstrap(data) as system, system.uow() as uow:
         uow.emit(OrderCreated(order_id=ORDER, items=("rope",)))

@@ -145,7 +145,7 @@ def forms(command):
 
 @one_in([pytest.param(24, id="some"), whole])
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-@pytest.mark.sample(12)
+@pytest.mark.sample(6)
 def test_a_hostile_argument_is_refused_or_shown_harmlessly(call, send, data, command, one_in):
     (order_id,) = send(PlaceOrder(items=("rope",)))
     for text in thinned(HOSTILE, one_in, COMMANDS.index(command)):
@@ -442,6 +442,7 @@ def test_a_hostile_argument_does_no_harm_in_a_process_of_its_own(orders, tool, o
     ["\x1b]0;title\x07", "\x1b[5;41mred", "\x9b2J", "[link=file:///x]x[/link]", "\u202egnp.exe"],
     ids=range(5),
 )
+@pytest.mark.sample(3)
 def test_a_hostile_argument_does_no_harm_on_a_real_terminal(screen, text):
     for arguments in (["place", text], ["place", "rope", "--customer", text], ["list"], [text]):
         status, out = screen(*arguments)

@@ -59,6 +59,7 @@ def commands(text):
     ],
     ids=["option", "one word", "environment", "list", "option before environment"],
 )
+@pytest.mark.sample(3)
 def test_a_plugin_adds_its_command_to_the_line_and_to_its_help(
     tool, shipped, show, options, environment
 ):

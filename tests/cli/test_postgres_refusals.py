@@ -56,6 +56,7 @@ def test_a_server_that_is_down_is_named(tool):
     ],
     ids=["wrong", "none", "database", "tls", "schema", "option", "rights"],
 )  # fmt: skip
+@pytest.mark.sample(4)
 def test_whoever_is_not_let_in_is_told_why(tool, guarded, password, database, parameters, words):
     data = guarded(password, database, **parameters)
     for command in (["list"], ["place", "rope"], ["--data", data, "show", "x"]):

@@ -82,6 +82,7 @@ def test_what_a_dead_process_left_is_shown_as_pending_and_looking_delivers_nothi
 
 @pytest.mark.engines
 @pytest.mark.parametrize("how", ["--all", "id", "beginning"])
+@pytest.mark.sample(3)
 def test_a_retry_delivers_what_failed_and_says_so_once(failed, how, tool):
     what = {"--all": "--all", "id": failed, "beginning": failed[:6]}[how]
     retried = tool("retry", what)

@@ -109,6 +109,7 @@ def test_a_move_talks_to_people_only(tool, send, move):
 
 
 @pytest.mark.parametrize("command", ["show", "ship", "cancel"])
+@pytest.mark.sample(2)
 def test_a_shell_completes_order_ids(shell, send, command):
     order_ids = send(*TWO)
     ask = f"_ORDERS_COMPLETE=complete_bash COMP_WORDS='orders {command} {{}}' COMP_CWORD=2 orders"
@@ -135,6 +136,7 @@ def test_completion_survives_items_with_markup(shell, send, kind):
 @pytest.mark.parametrize(
     "item", ["$(touch hit)", "\\$(touch hit)", "\\`touch hit\\`", '\\";touch hit;"']
 )
+@pytest.mark.sample(2)
 def test_completion_never_runs_what_an_item_says(shell, send, tmp_path, item):
     (order_id,) = send(PlaceOrder((item,)))
     # zsh evaluates what the tool answers, and then, in its _arguments, what stands in ((...)).

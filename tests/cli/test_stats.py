@@ -182,6 +182,7 @@ def without_head(path):
     ids=lambda harm: harm.__name__,
 )
 @pytest.mark.usefixtures("sold")
+@pytest.mark.sample(4)
 def test_a_kept_projection_that_is_gone_or_harmed_changes_no_answer(tool, data, harm):
     answer = done(tool("stats", "--json"))
     for name in FILES:

@@ -165,6 +165,7 @@ HARMS = {cut: "is not valid JSON", scribbled: "is not valid JSON", emptied: "not
 
 @pytest.mark.parametrize("name", ["item-sales", "bestseller"])
 @pytest.mark.parametrize("harm", [*HARMS, edited], ids=lambda harm: harm.__name__)
+@pytest.mark.sample(4)
 def test_what_is_harmed_is_said_to_be_and_repaired(store, tool, name, harm):
     well = kept(store, name).read_bytes()
     harm(kept(store, name))

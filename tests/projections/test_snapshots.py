@@ -93,6 +93,7 @@ def blank(whole):
 
 
 @pytest.mark.parametrize("damages", [cut, flip, blank])
+@pytest.mark.sample(1)
 def test_a_damaged_snapshot_changes_no_result_wherever_it_is_damaged(damages, busy, data):
     kept(busy)
     place(busy, "lamp")

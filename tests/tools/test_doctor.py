@@ -93,6 +93,7 @@ def test_a_well_store_is_described_in_one_line_a_subject(store, tool):
 
 
 @pytest.mark.parametrize("damage", [*REPAIRED, *NOT_REPAIRED], ids=named)
+@pytest.mark.sample(8)
 def test_the_doctor_names_what_is_wrong_and_changes_nothing(store, tool, damage):
     damage(store)
     before = files(store)
@@ -116,7 +117,7 @@ def test_what_a_crash_may_leave_is_well_or_is_repaired(store, damage):
 
 
 @pytest.mark.parametrize("damage", REPAIRED, ids=named)
-@pytest.mark.sample(14)
+@pytest.mark.sample(6)
 def test_repair_says_what_it_repairs_and_the_store_is_well(store, tool, damage):
     damage(store)
     result = tool("doctor", "--repair")
