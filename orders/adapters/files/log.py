@@ -295,7 +295,7 @@ class EventLog:
         learn what all of them have pending.
         """
         if self._learned == start or start.offset - self._settled > UNLISTED // 2:
-            ledger = self.ledger()
+            ledger = self._ledger if self._learned == start else self.ledger()
             settled = self._settled = max(self._settled, ledger.settled_before(self._synced))
             if ledger and start.offset - settled > max(UNLISTED, 4 * LISTED * len(ledger)):
                 return start.offset, ledger.outstanding()
