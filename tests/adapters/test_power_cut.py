@@ -343,7 +343,7 @@ def test_whatever_a_power_cut_leaves_holds_every_acknowledged_order(tmp_path, li
             if refusal is not None:
                 assert not cut.promises, refusal
                 assert (target / "events.jsonl").read_bytes().startswith(b"\0"), refusal
-                assert "Restore the file" in refusal
+                assert "restore the file" in refusal
                 refusals.append((seed, state))
     print(f"{lives * states:,} states, {len(refusals)} of them refused with an error")
     # A person must help only where the beginning of the first line, which nobody knows to be
