@@ -336,7 +336,7 @@ def test_whatever_a_power_cut_leaves_holds_every_acknowledged_order(tmp_path, li
             try:
                 examine_after(target, cut.promises, sent)
             except OrdersError as error:
-                refusal = str(error)
+                refusal = f"{error}; {error.hint}"
             except AssertionError as error:
                 error.add_note(f"life {seed}, state {state}, cut at {moment}")
                 raise
