@@ -7,13 +7,11 @@ data/orders.lock          held by whoever appends
 data/.running/*           leases: a locked file for each process that delivers
 """
 
-import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
-from weakref import WeakSet
 
 from ...application.store import (
     EVERY_ORDER,
@@ -36,6 +34,7 @@ from ...application.store import (
 from ...domain.order import OrderState
 from ...errors import NotStored, NotWritten, OrdersError, StoreBusy
 from ...messaging.message import Message
+from ..forks import abandon_in_children
 from .conflicts import check_deliveries, check_orders
 from .disk import Disk
 from .finding import find_messages
@@ -88,7 +87,7 @@ class FilesStore:
         self._lock_timeout = lock_timeout
         self._warn = warn
         self._compose()
-        _stores.add(self)
+        abandon_in_children(self)
 
     def _compose(self) -> None:
         """Begin with nothing open and nothing known."""
@@ -379,14 +378,3 @@ class FilesStore:
 
 def _cursor(position: Position) -> Cursor:
     return position if position.seq else START
-
-
-_stores: WeakSet[FilesStore] = WeakSet()
-
-
-def _after_fork() -> None:
-    for store in tuple(_stores):
-        store.abandon()
-
-
-os.register_at_fork(after_in_child=_after_fork)

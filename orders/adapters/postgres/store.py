@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC
 from typing import LiteralString, TypeVar
-from weakref import WeakSet
 
 import msgspec
 
@@ -35,6 +34,7 @@ from ...application.store import (
 from ...domain.order import OrderState
 from ...errors import Conflict, KeyTaken, NotStored, StoreError, WrongPayload
 from ...messaging.message import Message
+from ..forks import abandon_in_children
 from . import record as records
 from . import writing
 from .address import Address
@@ -74,7 +74,7 @@ class PostgresStore:
         self.commits = 0
         self._lock_timeout = lock_timeout
         self._compose()
-        _stores.add(self)
+        abandon_in_children(self)
 
     def _compose(self) -> None:
         """Begin with nothing open."""
@@ -355,13 +355,3 @@ def _delivery(data: str) -> Delivery:
 
 
 _delivery_decoder = msgspec.json.Decoder(Delivery)
-
-_stores: WeakSet[PostgresStore] = WeakSet()
-
-
-def _after_fork() -> None:
-    for store in tuple(_stores):
-        store.abandon()
-
-
-os.register_at_fork(after_in_child=_after_fork)
