@@ -169,7 +169,14 @@ def _option(context: Any, name: str) -> Any:
 def _value(error: Any, context: Any) -> str | None:
     """Return which of the words that were typed the message is about: it begins with it."""
     typed = [word for words in context.meta[ARGUMENTS] for word in (words, words.partition("=")[2])]
-    return next((one for one in typed if error.message.startswith((repr(one), f"{one} is"))), None)
+    return next((word for word in typed if error.message.startswith(_beginnings(word))), None)
+
+
+def _beginnings(word: str) -> tuple[str, ...]:
+    try:
+        return repr(word), f"{word} is", f"{float(word)} is"  # a number is named as it was read
+    except ValueError:
+        return repr(word), f"{word} is"
 
 
 def _corrected(context: Any, wrong: str, right: str | None) -> str | None:

@@ -101,6 +101,11 @@ def wrong(result, what, hint, status=2):
             "orders watch --until-idle 1",
         ),
         (
+            ["worker", "--until-idle", "-1"],
+            "--until-idle wants a number, 0 or more, not '-1'",
+            "orders worker --until-idle 1",
+        ),
+        (
             ["list", "--since", "tomorow"],
             "--since: 'tomorow' is not a time",
             'write 2026-11-21, 2026-11-21T09:30, 10m, 3d, "10 minutes ago" or yesterday',
