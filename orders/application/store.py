@@ -110,6 +110,11 @@ class Commit(msgspec.Struct, frozen=True):
         """All that is recorded of deliveries, in this order."""
         return self.outcomes + self.reactions + self.pending
 
+    @property
+    def makes_pending(self) -> bool:
+        """Whether deliveries are pending afterwards that were not before."""
+        return bool(self.pending) or "pending" in [one.status for one in self.reactions]
+
 
 def changed_by_plugins(commit: Commit) -> tuple[OrderState, ...]:
     """Return the orders that events of plugins change: a process without these is to know, too."""
@@ -120,7 +125,7 @@ def changed_by_plugins(commit: Commit) -> tuple[OrderState, ...]:
         for message in commit.messages
         if isinstance(message, OrderEvent) and type(message).__module__ != OrderEvent.__module__
     }
-    return tuple(change.state for change in commit.changes if change.state.id in changed)
+    return tuple([one.state for one in commit.changes if one.state.id in changed])
 
 
 class Record(msgspec.Struct, frozen=True):

@@ -92,14 +92,15 @@ class Unit:
         Raises:
             WrongPayload: another copy of the order, or an event of its own, is in the unit.
         """
-        known = self.orders.get(order.id)
+        order_id = order.id
+        known = self.orders.get(order_id)
         if known is order:
             return False
-        if known is not None or order.id in self._changes:
-            raise WrongPayload(f"order {order.id} is in this unit already", "change that one")
-        self.orders[order.id] = order
+        if known is not None or order_id in self._changes:
+            raise WrongPayload(f"order {order_id} is in this unit already", "change that one")
+        self.orders[order_id] = order
         if order.key is not None:
-            self.keys[order.key] = order.id
+            self.keys[order.key] = order_id
         return True
 
     def emit(self, message: Message) -> None:
@@ -158,23 +159,23 @@ class Unit:
         return messages
 
     def commit(
-        self, messages: list[Message], pending: tuple[Delivery, ...], *, is_deferred: bool
+        self, messages: list[Message], pending: list[Delivery], *, is_deferred: bool
     ) -> Commit:
         """Return what is to be stored; the pending deliveries are left to others if deferred."""
         changed = [
             Change(order.state, order.stored_version, order.key)
             for order in self.orders.values()
-            if order.pending
+            if order.is_changed
         ]
-        stored = tuple(m for m in messages if not isinstance(m, Event) or m.stored)
+        stored = [message for message in messages if message.stored]
         return Commit(
-            stored,
+            tuple(stored),
             (*changed, *self._changes.values()),
-            pending,
+            tuple(pending),
             tuple(self._outcomes),
             self._reactions,
             self._seen,
-            is_durable=any(isinstance(message, Event) for message in stored),
+            is_durable=any([isinstance(message, Event) for message in stored]),  # noqa: C419 - hot
             is_deferred=is_deferred,
         )
 

@@ -215,12 +215,12 @@ class UnitOfWork:
         """Return what a unit stores, and what is published after that."""
         messages = unit.messages()
         events = [message for message in messages if isinstance(message, Event)]
-        pending = tuple(
+        pending = [
             Delivery(event.id, subscriber.name)
             for event in events
             if event.stored
             for subscriber in self._bus.subscribers(type(event))
-        )
+        ]
         return unit.commit(messages, pending, is_deferred=self.is_deferring), events
 
     def _commit(self, commit: Commit) -> None:
@@ -229,7 +229,7 @@ class UnitOfWork:
         if commit.is_durable:
             self._store.commit(commit)
             if not commit.is_deferred:
-                self.expected.update(delivery.key for delivery in commit.pending)
+                self.expected.update([delivery.key for delivery in commit.pending])
         elif not (commit.outcomes or commit.reactions):
             return
         elif group is None or commit.reactions:

@@ -219,6 +219,11 @@ class Order:
         return self._key
 
     @property
+    def is_changed(self) -> bool:
+        """Whether events of it are pending."""
+        return bool(self._changes)
+
+    @property
     def pending(self) -> tuple[OrderEvent, ...]:
         """The events that no unit of work has stored yet, oldest first."""
         return tuple(event for _, event, _ in self._changes)

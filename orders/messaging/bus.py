@@ -13,8 +13,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from inspect import Parameter, isawaitable, isgenerator, signature
+from inspect import Parameter, signature
 from threading import Lock
+from types import GeneratorType
 from typing import Any
 
 from pubsub.core import Publisher
@@ -150,7 +151,7 @@ class MessageBus:
         if type(command) not in self._handlers:
             raise NoHandler(type(command))
         reply: list[Any] = []
-        message = command.caused_by(self.handling)
+        message = command.caused_by(self._handling.get())
         self._publisher.sendMessage(command.topic, message=message, reply=reply)
         return reply.pop()
 
@@ -165,7 +166,8 @@ class MessageBus:
         for event in events:
             if not isinstance(event, Event) or event.topic is None:
                 raise WrongPayload(f"{type(event).__name__} is no event with a topic")
-        stamped = [event.caused_by(self.handling) for event in events]
+        cause = self._handling.get()
+        stamped = [event.caused_by(cause) for event in events]
         queue = self._queue.get()
         if queue is not None and queue.is_open:
             queue.extend(stamped)
@@ -297,7 +299,7 @@ class MessageBus:
 
         def run(message: Message) -> Any:
             result = handler(message, **supplied)
-            if result is not None and (isawaitable(result) or isgenerator(result)):
+            if isinstance(result, GeneratorType) or hasattr(result, "__await__"):
                 getattr(result, "close", lambda: None)()  # or Python warns that nobody awaited it
                 raise WiringError(f"{name} returned {result!r}, which nobody runs", "do the work")
             return result

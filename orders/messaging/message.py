@@ -35,7 +35,7 @@ MAX_HOPS = 100  # events that cause each other, before it is a circle
 _HYPHENATED = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 _PLAIN = (str, int, float, bool, datetime, dict, tuple, NoneType)
-_accepted: set[tuple[type, ...]] = set()  # a message class and the types of its fields' values
+_accepted: set[tuple[type, tuple[type, ...]]] = set()  # classes, and the types of field values
 
 _by_name: dict[str, type["Message"]] = {}
 _by_topic: dict[str, type["Message"]] = {}
@@ -78,6 +78,9 @@ class Message(
 
     topic: ClassVar[str | None] = None
 
+    stored: ClassVar[bool] = True
+    """Whether a unit of work writes it to the log."""
+
     id: str = msgspec.field(default_factory=new_id)
     correlation_id: str = ""
     causation_id: str | None = None
@@ -101,7 +104,7 @@ class Message(
 
     def __post_init__(self) -> None:
         """Check types, freeze lists, which a caller might change later, and take times to UTC."""
-        if (type(self), *map(type, astuple(self))) not in _accepted:
+        if (type(self), tuple(map(type, astuple(self)))) not in _accepted:
             self._check_types()
         if self.time.tzinfo is not UTC:
             known = self.time if self.time.tzinfo else self.time.replace(tzinfo=UTC)
@@ -123,7 +126,7 @@ class Message(
                 raise WrongPayload(
                     f"{field.name} of {name} must be {wanted}, not {type(value).__name__}"
                 )
-        _accepted.add((type(self), *map(type, astuple(self))))
+        _accepted.add((type(self), tuple(map(type, astuple(self)))))
 
     def caused_by(self, cause: "Message | None") -> Self:
         """Return this message as part of the conversation of `cause`; a stamped one stays.
@@ -167,9 +170,6 @@ class Command(Message, frozen=True, kw_only=True):
 
 class Event(Message, frozen=True, kw_only=True):
     """A fact in the past tense: published to none or many subscribers."""
-
-    stored: ClassVar[bool] = True
-    """Whether a unit of work writes the event to the log."""
 
     survives_rollback: ClassVar[bool] = False
     """Whether the event is stored and published even when its unit of work fails."""

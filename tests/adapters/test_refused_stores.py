@@ -290,12 +290,12 @@ def refuse(monkeypatch, call, number):
     if call == "lock":
         monkeypatch.setattr(fcntl, "flock", refused)
     elif call == "stat":
-        stat = Path.stat
+        stat = os.stat
 
         def look(path, **options):
-            return refused() if path.name == "events.jsonl" else stat(path, **options)
+            return refused() if Path(path).name == "events.jsonl" else stat(path, **options)
 
-        monkeypatch.setattr(Path, "stat", look)
+        monkeypatch.setattr(os, "stat", look)
     else:
         monkeypatch.setattr(Disk, call, refused)
 

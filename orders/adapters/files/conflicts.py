@@ -19,6 +19,8 @@ def check_orders(changes: Sequence[Change], orders: Orders, end: Position) -> No
         Conflict: an order has not the version that a change expects.
         KeyTaken: the key of a new order belongs to another one.
     """
+    if not changes:
+        return
     new = [change.state for change in changes if not change.expected]
     are_new = bool(new) and orders.unknown(
         [state.id for state in new], min(state.placed_at for state in new), end

@@ -32,9 +32,10 @@ class Ledger:
     ) -> None:
         """Learn what a line of the log says, which stands at `at`; the event perhaps elsewhere."""
         for delivery in deliveries:
-            self._pending.pop(delivery.key, None)
+            key = delivery.key
+            self._pending.pop(key, None)
             if delivery.status == "pending":
-                self._pending[delivery.key] = Outstanding(delivery, owner, *at, event)
+                self._pending[key] = Outstanding(delivery, owner, *at, event)
 
     def find(self, key: Key) -> Outstanding | None:
         """Return this delivery if it is still pending."""

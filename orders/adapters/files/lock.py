@@ -35,14 +35,17 @@ class FileLock:
 
     Attributes:
         threads: the lock between the threads of this process, which may be entered again.
+        is_held: whether somebody in this process holds the lock.
     """
 
     def __init__(self, path: Path, timeout: float) -> None:
         self.path = path
+        self._name = str(path)
         self.timeout = timeout
         self.threads = RLock()
-        self._depth = 0
+        self.is_held = False
         self._descriptor: int | None = None
+        self._file = (0, 0)  # its device and inode
         self._waiters: set[_Waiter] = set()
 
     @contextmanager
@@ -60,22 +63,19 @@ class FileLock:
         if not self.threads.acquire(timeout=self.timeout):
             raise StoreBusy(self.path, self.timeout, "another thread of this process")
         try:
-            if self._depth == 0:
-                self._lock(deadline, reading=reading)
-            self._depth += 1
+            if self.is_held:
+                yield
+                return
+            self._lock(deadline, reading=reading)
+            self.is_held = True
             try:
                 yield
             finally:
-                self._depth -= 1
-                if self._depth == 0 and self._descriptor is not None:
+                self.is_held = False
+                if self._descriptor is not None:
                     fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         finally:
             self.threads.release()
-
-    @property
-    def is_held(self) -> bool:
-        """Whether somebody in this process holds the lock."""
-        return self._depth > 0
 
     def close(self) -> None:
         """Give the file back."""
@@ -94,12 +94,12 @@ class FileLock:
         try:
             while True:
                 if self._descriptor is None:
-                    self._descriptor = self._open(reading=reading)
+                    self._use(self._open(reading=reading))
                     if self._descriptor is None:
                         return
                 if not (self._try_lock(self._descriptor) or self._look_again(deadline)):
                     self._wait(deadline)
-                if self._is_in_place(self._descriptor):
+                if self._is_in_place():
                     break
                 self.close()  # somebody has deleted the file: others lock its successor
             if not reading:  # who reads holds it for a moment, and changes nothing
@@ -153,7 +153,7 @@ class FileLock:
             raise StoreBusy(self.path, self.timeout, self._holder())
         self._waiters.discard(waiter)
         self.close()
-        self._descriptor = descriptor
+        self._use(descriptor)
 
     def _holder(self) -> str:
         try:
@@ -161,9 +161,15 @@ class FileLock:
         except OSError:
             return "another process"
 
-    def _is_in_place(self, descriptor: int) -> bool:
-        status = regular_status(self.path)
-        return status is not None and os.path.samestat(os.fstat(descriptor), status)
+    def _use(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+        if descriptor is not None:
+            status = os.fstat(descriptor)
+            self._file = (status.st_dev, status.st_ino)
+
+    def _is_in_place(self) -> bool:
+        status = regular_status(self._name)
+        return status is not None and (status.st_dev, status.st_ino) == self._file
 
     def _open(self, *, reading: bool) -> int | None:
         regular_status(self.path)

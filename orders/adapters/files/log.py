@@ -115,9 +115,9 @@ class EventLog:
 
     def latest(self, since: datetime) -> bytes:
         """Return, inside `writing()`, the log's end with all lines of that time or later."""
-        descriptor, end = self._for_writing()
         if self._time is None or self._time < since:
             return b""
+        descriptor, end = self._for_writing()
         return self._reader.latest(descriptor, end.offset, since)
 
     def position(self) -> Position:
@@ -146,9 +146,8 @@ class EventLog:
 
         One that this process has set out to make is, unless others have mentioned it since.
         """
-        descriptor, end = self._for_writing()
-        offset = self._own.get(key)
-        if self._learned != end and offset is not None:
+        if self._learned != self._end and (offset := self._own.get(key)) is not None:
+            descriptor, end = self._for_writing()
             with available(self.path):
                 since = self._disk.read(descriptor, end.offset - offset, offset)
             if codec.as_written(key[0]) not in since:

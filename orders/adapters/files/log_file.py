@@ -23,13 +23,14 @@ class LogFile:
 
     def __init__(self, path: Path, disk: Disk) -> None:
         self.path = path
+        self._name = str(path)
         self.descriptor: int | None = None
         self._disk = disk
         self._identity: tuple[int, int] | None = None  # device and inode, once seen
 
     def size(self) -> int:
         """Return the size in bytes; 0 where there is no file."""
-        status = regular_status(self.path)
+        status = regular_status(self._name)
         return status.st_size if status else 0
 
     def check(self) -> int:
@@ -38,7 +39,7 @@ class LogFile:
         Raises:
             ForeignFile: something else stands in its place, or now does.
         """
-        status = regular_status(self.path)
+        status = regular_status(self._name)
         self._identify(status)
         return status.st_size if status else 0
 

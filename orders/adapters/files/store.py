@@ -121,7 +121,7 @@ class FilesStore:
                 check_deliveries(commit, self.log)
                 if not (commit.messages or deliveries):
                     return _cursor(end)
-                is_ours = not commit.is_deferred and any(d.status == "pending" for d in deliveries)
+                is_ours = commit.makes_pending and not commit.is_deferred
                 owner = self.leases.mine() if is_ours else None
                 self._has_stored, self._begun = True, (commit, end)
                 states = changed_by_plugins(commit)

@@ -345,7 +345,7 @@ class PostgresStore:
 
 def _encode(commit: Commit) -> records.Row:
     deliveries = commit.deliveries
-    is_ours = not commit.is_deferred and any(one.status == "pending" for one in deliveries)
+    is_ours = commit.makes_pending and not commit.is_deferred
     process = os.getpid() if is_ours else None
     return records.encode(commit.messages, deliveries, changed_by_plugins(commit), process)
 
