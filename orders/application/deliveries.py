@@ -82,8 +82,8 @@ class Deliveries:
         It does not raise what the subscriber raises, unless it is Ctrl-C or we are strict.
         """
         delivery = Delivery(event.id, subscriber.name)
-        if delivery.key in self._uow.expected:
-            self._uow.expected.discard(delivery.key)
+        if (key := delivery.key) in self._uow.expected:
+            self._uow.expected.discard(key)
             error = self._attempt(subscriber, event, delivery, self._tries)
         else:  # published past the log: nothing is recorded
             error = self._run_unrecorded(subscriber, event)

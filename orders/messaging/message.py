@@ -35,7 +35,8 @@ MAX_HOPS = 100  # events that cause each other, before it is a circle
 _HYPHENATED = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 _PLAIN = (str, int, float, bool, datetime, dict, tuple, NoneType)
-_accepted: set[tuple[type, tuple[type, ...]]] = set()  # classes, and the types of field values
+# Classes with types that the values of their fields may have; which fields then have lists.
+_accepted: dict[tuple[type, tuple[type, ...]], tuple[str, ...]] = {}
 
 _by_name: dict[str, type["Message"]] = {}
 _by_topic: dict[str, type["Message"]] = {}
@@ -104,29 +105,31 @@ class Message(
 
     def __post_init__(self) -> None:
         """Check types, freeze lists, which a caller might change later, and take times to UTC."""
-        if (type(self), tuple(map(type, astuple(self)))) not in _accepted:
-            self._check_types()
+        types = (type(self), tuple(map(type, astuple(self))))
+        if types not in _accepted:
+            _accepted[types] = self._check_types()
+        for name in _accepted[types]:
+            force_setattr(self, name, tuple(getattr(self, name)))
         if self.time.tzinfo is not UTC:
             known = self.time if self.time.tzinfo else self.time.replace(tzinfo=UTC)
             force_setattr(self, "time", known.astimezone(UTC))
 
-    def _check_types(self) -> None:
+    def _check_types(self) -> tuple[str, ...]:
+        """Refuse values of wrong types; return the names of the fields that have lists."""
         name, tag = type(self).__name__, type(self).__struct_config__.tag  # not there on definition
         tagged, at, revision = str(tag).partition("@")
         if tagged != name or (at and not (revision.isdecimal() and revision[0] != "0")):
             raise WiringError(f"{tag!r} is not a tag of {name}", f"write {name}@2")
+        lists = tuple(f.name for f in fields(self) if isinstance(getattr(self, f.name), list))
         for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, list):
-                value = tuple(value)
-                force_setattr(self, field.name, value)
+            value = () if field.name in lists else getattr(self, field.name)
             allowed = _plain_types(field.type)
             if allowed and not isinstance(value, allowed):
                 wanted = " or ".join(kind.__name__ for kind in allowed)
                 raise WrongPayload(
                     f"{field.name} of {name} must be {wanted}, not {type(value).__name__}"
                 )
-        _accepted.add((type(self), tuple(map(type, astuple(self)))))
+        return lists
 
     def caused_by(self, cause: "Message | None") -> Self:
         """Return this message as part of the conversation of `cause`; a stamped one stays.

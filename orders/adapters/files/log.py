@@ -296,7 +296,7 @@ class EventLog:
         if self._learned == start or start.offset - self._settled > UNLISTED // 2:
             ledger = self._ledger if self._learned == start else self.ledger()
             settled = self._settled = max(self._settled, ledger.settled_before(self._synced))
-            if ledger and start.offset - settled > max(UNLISTED, 4 * LISTED * len(ledger)):
+            if (far := start.offset - settled) > UNLISTED and far > 4 * LISTED * len(ledger) > 0:
                 return start.offset, ledger.outstanding()
         return self._settled, ()
 
