@@ -213,3 +213,8 @@ def snapshot(path):
 def copies_of(path):
     """Return the copies that are kept beside a file, oldest first."""
     return sorted(path.parent.glob(f"{path.name}.*"))
+
+
+def checksum(raw):
+    """Return the checksum that stands in a line: eight hexadecimal digits."""
+    return raw[-10:-2].decode()

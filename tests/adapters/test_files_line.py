@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from store_files import checksum
 
 from orders import OrderCreated, PlaceOrder
 from orders.adapters.files.line import (
@@ -17,12 +18,12 @@ from orders.adapters.files.line import (
     UnreadableLineError,
     as_written,
     check,
-    checksum,
     decode,
     decode_frame,
     decode_summary,
     encode,
     encode_messages,
+    is_sound,
     is_torn,
 )
 from orders.application.store import Delivery, Failure
@@ -246,9 +247,13 @@ def test_a_known_message_with_a_wrong_field_is_refused_with_advice():
         decode(encode(msgspec.structs.replace(SAMPLE, messages=(Wrong(),))))
 
 
-def test_check_returns_all_but_the_checksum():
+def test_a_line_is_sound_as_the_number_that_it_has_and_as_it_was_written():
     raw = encode(SAMPLE)
-    assert check(raw) + b',"crc":"%s"}' % checksum(raw).encode() == raw
+    assert check(raw) == raw
+    assert is_sound(raw, 7)
+    assert not is_sound(raw, 8)
+    assert not is_sound(raw.replace(b"Zo", b"zo"), 7)
+    assert not is_sound(encode(msgspec.structs.replace(SAMPLE, format=FORMAT + 1)), 7)
 
 
 @given(texts, texts, texts)

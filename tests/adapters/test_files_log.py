@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from store_files import RecordingDisk, append, newcomer, opening_logs, order_ids
+from store_files import RecordingDisk, append, checksum, newcomer, opening_logs, order_ids
 
 from orders import OrderCreated, OrderShipped
 from orders.adapters.files import log as log_module
 from orders.adapters.files.ledger import Ledger
-from orders.adapters.files.line import BEGINNING, Position, checksum, encode_messages
+from orders.adapters.files.line import BEGINNING, Position, encode_messages
 from orders.adapters.files.log import TAIL
 from orders.adapters.files.reader import BIG_BLOCK, BLOCK
 from orders.application.store import Delivery

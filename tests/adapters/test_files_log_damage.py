@@ -15,6 +15,7 @@ from store_files import (
     FOREIGN_LOGS,
     HastyDisk,
     append,
+    checksum,
     copies_of,
     lines_of,
     newcomer,
@@ -24,7 +25,7 @@ from store_files import (
 )
 
 from orders import OrderCreated, OrderShipped
-from orders.adapters.files.line import FORMAT, Line, Position, checksum, decode, encode
+from orders.adapters.files.line import FORMAT, Line, Position, decode, encode
 from orders.adapters.files.log import EventLog
 from orders.adapters.files.reader import BIG_BLOCK, SECTOR
 from orders.application.store import Delivery

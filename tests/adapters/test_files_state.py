@@ -7,6 +7,7 @@ import stat
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from store_files import RefusingDisk, snapshot
 from tinydb import TinyDB, where
 
@@ -17,10 +18,10 @@ from orders.adapters.files.state import (
     Documents,
     Head,
     Loaded,
-    OrderDocument,
     OrderTables,
     StateStorage,
 )
+from orders.domain.order import OrderState
 from orders.errors import ForeignFile, NotWritten, StoreError
 
 HEAD = Head(FORMAT, 7, 3301, "1c291ca3")
@@ -272,11 +273,11 @@ def test_a_file_that_cannot_be_opened_is_an_error_of_the_store(tmp_path):
 def documents(kept, path):
     """The orders of a state file as they are loaded for the fold."""
     tables = StateStorage(path, Disk(), OrderTables).load().tables
-    return Documents(tables["orders"], OrderDocument)
+    return Documents(tables["orders"], OrderState)
 
 
 def test_documents_are_what_was_written_whichever_way_they_are_looked_at(documents):
-    frozen = {n: d | {"items": tuple(d["items"])} for n, d in TABLES["orders"].items()}
+    frozen = {n: msgspec.convert(d, OrderState) for n, d in TABLES["orders"].items()}
     assert documents == frozen
     assert dict(documents.items()) == frozen
     assert list(documents.values()) == list(frozen.values())
@@ -288,13 +289,13 @@ def test_documents_are_what_was_written_whichever_way_they_are_looked_at(documen
 def test_documents_are_found_by_a_field_also_when_they_were_put_there_later(documents):
     by_id = {f"order-{number}": f"{number}" for number in range(1, 6)}
     assert documents.by("id") == by_id
-    documents.put("6", documents["1"] | {"id": "order-6"})
-    documents.put("2", documents["2"] | {"status": "shipped"})
+    documents.put("6", replace(documents["1"], id="order-6"))
+    documents.put("2", replace(documents["2"], status="shipped"))
     assert documents.by("id") == by_id | {"order-6": "6"}
     assert documents.by("status") == {"placed": "6", "shipped": "2"}
 
 
 def test_documents_whether_looked_at_or_not_make_the_same_bytes(documents, kept, storage, path):
-    assert documents["3"]["id"] == "order-3"
+    assert documents["3"].id == "order-3"
     write(storage, {"orders": documents, "keys": TABLES["keys"]})
     assert path.read_bytes() == kept

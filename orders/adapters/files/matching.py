@@ -5,6 +5,7 @@ import re
 import msgspec
 
 from ...application.store import Match
+from ...domain.order import is_change
 from ...messaging.message import message_classes
 from .line import as_written
 from .reader import Wanted
@@ -30,6 +31,12 @@ def containing(match: Match) -> Wanted | None:
     return lambda raw: (
         any(part in raw for part in parts) or not ids.isdisjoint(re.findall(_ID, raw))
     )
+
+
+def with_changes() -> Wanted:
+    """Return what tells whether a line may change an order."""
+    kinds = [kind.__name__.encode() for kind in message_classes().values() if is_change(kind)]
+    return re.compile(b'"type":"(?:%s)|"states":' % b"|".join(kinds)).search
 
 
 def with_deliveries(raw: bytes) -> bool:

@@ -13,28 +13,34 @@ from sys import maxsize
 from typing import Any
 
 import msgspec
-from tinydb import TinyDB
+from tinydb.table import Table
 
 from ...application.store import EVERY_ORDER, Filter
 from ...domain.events import OrderCreated
 from ...domain.order import OrderState, evolve, is_change
 from ...errors import LogDamaged, OrdersError, StoreError
 from .disk import Disk, available, copy_path
-from .line import BEGINNING, Position, checksum
+from .line import BEGINNING, Position
 from .log import EventLog
+from .matching import with_changes
 from .reader import Entry
 from .state import (
     FORMAT,
     Documents,
     Head,
     KeyDocument,
-    OrderDocument,
     OrderTables,
     StateStorage,
     Tables,
 )
 
 SMALL = 1 << 20  # bytes; below, every command brings the state file up to date
+
+
+class OrderTable(Table):
+    """TinyDB's table of orders, which hands out its documents as they are: immutable."""
+
+    document_class: Any = staticmethod(lambda order, _number: order)
 
 
 class Orders:
@@ -61,12 +67,11 @@ class Orders:
         self._warn = warn
         self._storage = StateStorage(path, disk, OrderTables)
         # The fold changes the tables under TinyDB, whose query cache would not notice.
-        self._orders = TinyDB(storage=lambda: self._storage).table("orders", cache_size=0)
+        self._orders = OrderTable(self._storage, "orders", cache_size=0)
         self._is_loaded = False
         self._is_torn = False  # whether a line may be folded in half
         self._is_verified = False
         self._head: Head | None
-        self._line: str  # checksum of the last line folded in
         self._documents: Documents
         self._keys: Documents
         self._take_over(None, {})
@@ -85,9 +90,9 @@ class Orders:
             self.refresh()
             if wanted == EVERY_ORDER:
                 newest = islice(reversed(self._documents), limit and min(limit, maxsize))
-                return [self._stored(number) for number in newest]
-            found = self._orders.search(_query(wanted))
-        return [msgspec.convert(document, OrderState) for document in found[::-1][:limit]]
+                return [self._documents[number] for number in newest]
+            found: list[Any] = self._orders.search(_query(wanted))
+            return found[::-1][:limit]
 
     def count(self, wanted: Filter) -> int:
         """Return how many orders are wanted."""
@@ -112,7 +117,7 @@ class Orders:
             found = {key: number for key in keys if (number := by_key.get(key) or by_id.get(key))}
             if found:  # who gets this answer takes the order for stored
                 self._log.make_durable(self.position)
-            return {key: str(self._documents[number]["id"]) for key, number in found.items()}
+            return {key: self._documents[number].id for key, number in found.items()}
 
     def keys_of(self, order_ids: Collection[str]) -> dict[str, str]:
         """Return, by id, the keys of those of these orders that were placed with one."""
@@ -120,9 +125,7 @@ class Orders:
             self.refresh()
             numbers = self._documents.by("id")
             found = {order_id: self._keys.get(numbers.get(order_id, "")) for order_id in order_ids}
-            return {
-                order_id: str(document["key"]) for order_id, document in found.items() if document
-            }
+            return {order_id: document.key for order_id, document in found.items() if document}
 
     def unknown(self, order_ids: Collection[str], since: datetime, end: Position) -> bool:
         """Return whether none of these orders, all made at or after that time, is stored by `end`.
@@ -151,8 +154,10 @@ class Orders:
                 self._load()
             if self.position.offset == self._log.size():
                 return
-            for entry in self._log.read(self.position, until):
+            end = until or self._log.position()
+            for entry in self._log.read(self.position, end, with_changes()):
                 self._fold(entry)
+            self.position = end
 
     def add(self, entry: Entry) -> None:
         """Fold in a line that this process has appended, without reading it back."""
@@ -207,7 +212,7 @@ class Orders:
                     f"{self.path} {damage}: it is kept as {kept.name} and made anew from the log"
                 )
             offset, seq = self.position
-            head = Head(FORMAT, seq, offset, self._line)
+            head = Head(FORMAT, seq, offset, self._log.checksum_at(self.position))
             self._storage.write({"log": {"1": msgspec.to_builtins(head)}, **self.tables()})
             self._head, self.damage = head, None
             return True
@@ -256,8 +261,8 @@ class Orders:
         self._is_loaded = self._is_verified = True
 
     def _take_over(self, head: Head | None, tables: Tables) -> None:
-        self._head, self._line = head, head.line if head else ""
-        self._documents = Documents(tables.get("orders", {}), OrderDocument)
+        self._head = head
+        self._documents = Documents(tables.get("orders", {}), OrderState)
         self._keys = Documents(tables.get("keys", {}), KeyDocument)
         self._storage.tables = self.tables()
         self.position = head.position if head else BEGINNING
@@ -272,31 +277,29 @@ class Orders:
             if is_change(type(message)):
                 self._apply(message, entry.line.seq)
         for state in entry.line.states:
-            self._put(state)
-        self.position, self._line = entry.end, checksum(entry.raw)
+            self._put(self._documents.by("id").get(state.id), state)
+        self.position = entry.end
         self._is_torn = False
 
     def _apply(self, event: Any, number_of_line: int) -> None:
+        number = self._documents.by("id").get(event.order_id)
         try:
-            state = evolve(self._state(event.order_id), event)
+            state = evolve(None if number is None else self._documents[number], event)
         except (OrdersError, ValueError) as error:
             raise LogDamaged(self._log.path, number_of_line, str(error)) from error
-        number = self._put(state)
+        number = self._put(number, state)
         if isinstance(event, OrderCreated) and event.key is not None:
-            self._keys.put(number, {"key": event.key, "order_id": state.id})
+            self._keys.put(number, KeyDocument(event.key, state.id))
 
-    def _put(self, state: OrderState) -> str:
-        number = self._documents.by("id").get(state.id) or str(len(self._documents) + 1)
-        self._documents.put(number, msgspec.to_builtins(state))
+    def _put(self, number: str | None, state: OrderState) -> str:
+        number = number or str(len(self._documents) + 1)
+        self._documents.put(number, state)
         return number
 
     def _state(self, order_id: str) -> OrderState | None:
         number = self._documents.by("id").get(order_id)
-        return None if number is None else self._stored(number)
-
-    def _stored(self, number: str) -> OrderState:
-        return msgspec.convert(self._orders.get(doc_id=int(number)), OrderState)
+        return None if number is None else self._documents[number]
 
 
 def _query(wanted: Filter) -> Any:
-    return lambda document: wanted.matches(msgspec.convert(document, OrderState))
+    return wanted.matches

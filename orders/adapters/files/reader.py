@@ -23,7 +23,7 @@ BLOCK = 1 << 16  # bytes read at first; then ever more, up to
 BIG_BLOCK = 1 << 20
 SECTOR = 512  # bytes that a disk writes whole or not at all
 
-Wanted = Callable[[bytes], bool]  # whether a line, as it stands in the file, is to be decoded
+Wanted = Callable[[bytes], object]  # whether a line, as it stands in the file, is to be decoded
 L = TypeVar("L", bound=Line[Message] | Frame)
 
 
@@ -70,32 +70,34 @@ class LogReader:
             LogDamaged: a line is not what was written.
             UnreadableMessage: it is, but it needs another version of a program.
         """
-        start = after
-        for raw, is_ended in self._lines(descriptor, after.offset, end):
-            position = Position(start.offset + len(raw) + 1, start.seq + 1)
-            try:
-                if is_wanted := wanted is None or wanted(raw):
-                    line = _numbered(decode(raw), position)
-                else:
-                    codec.check(raw)
-            except codec.UnreadableLineError as error:
-                raise UnreadableMessage(self.path, position.seq, str(error)) from error
-            except ValueError as error:
-                is_torn = not is_ended and codec.is_torn(raw, position.seq)
-                is_unstored = is_torn or self._is_unwritten(descriptor, start.offset)
-                if is_unstored and self._vouched() <= start.offset:
-                    return
-                raise LogDamaged(self.path, position.seq, str(error)) from error
-            if is_wanted:
-                yield Found(line, start, position, raw)
-            start = position
+        offset, seq = after
+        for lines, are_ended in self._blocks(descriptor, after.offset, end):
+            for raw in lines:
+                start, seq = offset, seq + 1
+                offset += len(raw) + 1
+                is_wanted = wanted is None or wanted(raw)
+                if not is_wanted and codec.is_sound(raw, seq):
+                    continue
+                try:
+                    line = _numbered(decode(raw), seq)
+                except codec.UnreadableLineError as error:
+                    raise UnreadableMessage(self.path, seq, str(error)) from error
+                except ValueError as error:
+                    is_torn = not are_ended and codec.is_torn(raw, seq)
+                    is_unstored = is_torn or self._is_unwritten(descriptor, start)
+                    if is_unstored and self._vouched() <= start:
+                        return
+                    raise LogDamaged(self.path, seq, str(error)) from error
+                if is_wanted:
+                    yield Found(line, Position(start, seq - 1), Position(offset, seq), raw)
 
     def at(self, descriptor: int, position: Position, end: int) -> Entry | None:
         """Return the line that begins at a position, if one does."""
-        raw, is_ended = next(self._lines(descriptor, position.offset, end, LINE), (b"", False))
+        blocks = self._blocks(descriptor, position.offset, end, LINE)
+        (raw, *_), is_ended = next(blocks, ([b""], False))
         try:
             after = Position(position.offset + len(raw) + 1, position.seq + 1)
-            line = _numbered(codec.decode(raw), after)
+            line = _numbered(codec.decode(raw), after.seq)
             return Found(line, position, after, raw) if is_ended else None
         except ValueError:
             return None
@@ -123,7 +125,7 @@ class LogReader:
         start = block.rfind(b"\n", 0, -1) + 1
         raw, end = block[start:-1], Position(size, after.seq + block.count(b"\n") - 1)
         try:
-            line = _numbered(codec.decode_summary(raw), end) if block.endswith(b"\n") else None
+            line = _numbered(codec.decode_summary(raw), end.seq) if block.endswith(b"\n") else None
         except ValueError:
             return None
         return Found(line, Position(begin + start, end.seq - 1), end, raw) if line else None
@@ -138,7 +140,7 @@ class LogReader:
             frame = codec.decode_frame(raw)
             if frame.settled >= offset:
                 return Position(offset, frame.seq - 1)
-            first, _ = next(self._lines(descriptor, frame.settled, size))
+            (first, *_), _ = next(self._blocks(descriptor, frame.settled, size))
             return Position(frame.settled, codec.decode_frame(first).seq - 1)
         except ValueError:  # what a crash left, or damage: reading it all will tell
             return BEGINNING
@@ -153,24 +155,24 @@ class LogReader:
                 return block
             length *= 4
 
-    def _lines(
+    def _blocks(
         self, descriptor: int, offset: int, end: int, size: int = BLOCK
-    ) -> Iterator[tuple[bytes, bool]]:
-        """Yield the lines between two bytes, and whether a line feed ends them."""
-        rest: list[bytes] = []
+    ) -> Iterator[tuple[list[bytes], bool]]:
+        """Yield the lines between two bytes, some at a time, and whether line feeds end them."""
+        rest: list[bytes] = []  # of a line that is longer than a block, too
         while offset < end:
             block = self._read(descriptor, min(size, end - offset), offset)
             if not block:
                 break
             offset += len(block)
             size = min(2 * size, BIG_BLOCK)
-            *lines, last = block.split(b"\n")
-            for line in lines:
-                yield b"".join([*rest, line]), True
-                rest.clear()
-            rest.append(last)
+            lines = block.split(b"\n")
+            rest.append(lines[0])
+            if len(lines) > 1:
+                lines[0], rest = b"".join(rest), [lines.pop()]
+                yield lines, True
         if any(rest):
-            yield b"".join(rest), False
+            yield [b"".join(rest)], False
 
     def _last_line(self, descriptor: int, size: int) -> tuple[int, bytes] | None:
         """Return offset and bytes of the last line that a line feed ends, or None."""
@@ -209,9 +211,9 @@ class LogReader:
             return self._disk.read(descriptor, size, offset)
 
 
-def _numbered(line: L, end: Position) -> L:
-    if line.seq != end.seq:
-        raise ValueError(f"number {line.seq} stands at line {end.seq}")
+def _numbered(line: L, seq: int) -> L:
+    if line.seq != seq:
+        raise ValueError(f"number {line.seq} stands at line {seq}")
     return line
 
 

@@ -30,17 +30,6 @@ HEAD_SIZE = 4096  # bytes within which the first table ends
 Tables = dict[str, dict[str, Any]]
 
 
-class OrderDocument(TypedDict):
-    """An order as TinyDB keeps it; what is in it cannot be changed in place."""
-
-    id: str
-    items: tuple[str, ...]
-    customer: str | None
-    status: str
-    placed_at: str
-    version: int
-
-
 class Head(msgspec.Struct, frozen=True, omit_defaults=True):
     """The first table's only document: what the state is made of."""
 
@@ -56,7 +45,7 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True):
         return Position(self.offset, self.seq)
 
 
-class KeyDocument(TypedDict):
+class KeyDocument(msgspec.Struct, frozen=True, gc=False):
     """An idempotency key and the order that it belongs to."""
 
     key: str
@@ -76,10 +65,10 @@ class Documents(dict[str, Any]):
 
     Args:
         raw: JSON by document number.
-        kind: what to decode it as.
+        kind: what to decode it as: a struct.
     """
 
-    def __init__(self, raw: dict[str, msgspec.Raw], kind: Any) -> None:
+    def __init__(self, raw: dict[str, msgspec.Raw], kind: type[msgspec.Struct]) -> None:
         super().__init__(raw)
         self._decoder = msgspec.json.Decoder(kind)
         self._indexes: dict[str, dict[str, str]] = {}
@@ -105,19 +94,18 @@ class Documents(dict[str, Any]):
     def by(self, field: str) -> dict[str, str]:
         """Return the documents' numbers by a field of text, which is all that is decoded."""
         if (index := self._indexes.get(field)) is None:
-            only = msgspec.defstruct("Only", [(field, str)])
-            decode, convert = msgspec.json.Decoder(only).decode, msgspec.convert
+            decode = msgspec.json.Decoder(msgspec.defstruct("Only", [(field, str)])).decode
             index = self._indexes[field] = {
-                getattr(decode(d) if isinstance(d, msgspec.Raw) else convert(d, only), field): n
+                getattr(decode(d) if isinstance(d, msgspec.Raw) else d, field): n
                 for n, d in super().items()
             }
         return index
 
-    def put(self, number: str, document: dict[str, Any]) -> None:
+    def put(self, number: str, document: msgspec.Struct) -> None:
         """Add a document, or replace one; what it is found by does not change."""
         self[number] = document
         for field, index in self._indexes.items():
-            index[document[field]] = number
+            index[getattr(document, field)] = number
 
     def __eq__(self, other: object) -> bool:
         return dict(self.items()) == other
