@@ -7,6 +7,7 @@ whatever can be made from the log is made anew, and nothing is thrown away witho
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from ...errors import ForeignFile, OrdersError, StoreBusy
 from .disk import available, copy_path
 
 if TYPE_CHECKING:
+    from .orders import Orders
     from .store import FilesStore
 
 REPAIR = "orders doctor --repair"
@@ -34,12 +36,14 @@ def check(store: "FilesStore") -> Iterator[Finding]:
         yield _refused("log", error)
         return
     yield Finding("ok", "lock", "free")
+    folded = store.new_state()
+    folded.begin()
     is_readable = True
-    for finding in _guarded("log", _log, store):
+    for finding in _guarded("log", partial(_log, folded), store):
         is_readable &= finding.is_well or finding.cure == REPAIR
         yield finding
     if is_readable:
-        yield from _guarded("state", _state, store)
+        yield from _guarded("state", partial(_state, folded), store)
         yield from _guarded("projections", _snapshots, store)
     yield from _guarded("permissions", _permissions, store)
     yield from _guarded("leftovers", _leftovers, store)
@@ -53,7 +57,9 @@ def repair(store: "FilesStore") -> Iterator[str]:
     """
     if store.log.end():
         yield from _cut_torn(store)
-        if not all(finding.is_well for finding in _guarded("state", _state, store)):
+        folded = store.new_state()
+        folded.begin()
+        if not all(f.is_well for f in _guarded("state", partial(_state, folded), store)):
             store.state.begin()
             store.state.checkpoint("was not the fold of the log")
             yield f"made {store.state_path} anew from the log"
@@ -102,23 +108,27 @@ def _refused(subject: str, error: OrdersError) -> Finding:
     return Finding("bad", subject, str(error), error.hint or "")
 
 
-def _log(store: "FilesStore") -> Iterator[Finding]:
-    lines = sum(1 for _ in store.log.read())
-    if torn := store.log.torn():
-        text = f"{lines:,} lines are whole; a crash left {len(torn)} bytes after them"
+def _log(folded: "Orders", store: "FilesStore") -> Iterator[Finding]:
+    """Read every line, and fold it into a state."""
+    end = store.log.position()
+    for entry in store.log.read(until=end):
+        folded.add(entry)
+    if torn := store.log.torn(end):
+        text = f"{end.seq:,} lines are whole; a crash left {len(torn)} bytes after them"
         yield Finding("bad", "log", text, REPAIR)
     else:
-        yield Finding("ok", "log", f"{lines:,} lines, numbered without a gap, every checksum fits")
+        text = f"{end.seq:,} lines, numbered without a gap, every checksum fits"
+        yield Finding("ok", "log", text)
 
 
-def _state(store: "FilesStore") -> Iterator[Finding]:
+def _state(folded: "Orders", store: "FilesStore") -> Iterator[Finding]:
+    """Compare the state file, brought up to date, with what was folded of the log until now."""
     path = store.state_path
     if not store.log.end() and not path.exists():
         yield Finding("ok", "state", "nothing is stored yet")
         return
-    kept, folded = store.new_state(), store.new_state()
+    kept = store.new_state() if path.exists() else folded
     kept.refresh()
-    folded.begin()
     folded.refresh(until=kept.position)
     orders = len(folded.tables()["orders"])
     if kept.tables() != folded.tables():

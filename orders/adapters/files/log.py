@@ -22,7 +22,7 @@ from .ledger import Key, Ledger
 from .line import BEGINNING, FORMAT, NOTHING, Encoded, Line, Outstanding, Position, Summary
 from .lock import FileLock
 from .log_file import LogFile
-from .reader import Entry, Found, LogReader, Wanted
+from .reader import Entry, Found, L, LogReader, Wanted
 
 UNSYNCED = 1 << 15  # bytes that may wait for a sync; a newcomer has to read them
 UNLISTED = 1 << 16  # bytes after which a line lists what is pending, or a newcomer reads them
@@ -87,6 +87,21 @@ class EventLog:
         Raises:
             LogDamaged: a line is not what was written.
         """
+        return self._read(after, until, codec.decode, wanted)
+
+    def summaries(
+        self, after: Position, until: Position, wanted: Wanted
+    ) -> Iterator[Found[Summary]]:
+        """Yield what the wanted lines between two positions say of deliveries; see `read`."""
+        return self._read(after, until, codec.decode_summary, wanted)
+
+    def _read(
+        self,
+        after: Position,
+        until: Position | None,
+        decode: Callable[[bytes], L],
+        wanted: Wanted | None,
+    ) -> Iterator[Found[L]]:
         if until is not None and self._end is not None and until <= self._end:
             end = until.offset  # which was looked at before
         else:
@@ -96,7 +111,7 @@ class EventLog:
             end = end if until is None else min(end, until.offset)
         if end > after.offset:
             with self._file.reading() as descriptor:
-                yield from self._reader.entries(descriptor, after, end, codec.decode, wanted)
+                yield from self._reader.entries(descriptor, after, end, decode, wanted)
 
     def at(self, positions: Iterable[Position]) -> Iterator[Entry]:
         """Yield the lines that begin at these positions, where some do."""
@@ -169,13 +184,12 @@ class EventLog:
         """Return the checksum of the line that ends at `position`; nothing at the beginning."""
         return self._before(position)[1:9].decode() if position.seq else ""
 
-    def torn(self) -> bytes:
-        """Return what a crash has left after the last whole line."""
+    def torn(self, end: Position = BEGINNING) -> bytes:
+        """Return what a crash has left after the last whole line; `end` is that of one."""
         if not self.end():
             return b""  # and no lock file is made where there is no store
         with self._lock.held(reading=True):
-            end = BEGINNING
-            for entry in self.read():
+            for entry in self.read(end):
                 end = entry.end
             return self.rest(end.offset)
 

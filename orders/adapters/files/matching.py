@@ -26,8 +26,7 @@ def containing(match: Match) -> Wanted | None:
     if not ids and not parts:
         return _nothing if match.types else None
     if len(ids) <= ONE_BY_ONE:
-        parts += ids
-        return lambda raw: any(part in raw for part in parts)
+        return re.compile(b"|".join(map(re.escape, [*parts, *ids]))).search
     return lambda raw: (
         any(part in raw for part in parts) or not ids.isdisjoint(re.findall(_ID, raw))
     )

@@ -298,8 +298,8 @@ class FilesStore:
 
     def _current_accounts(self) -> Accounts:
         accounts, end = self._accounts, self.log.position()
-        for entry in self.log.read(accounts.position, end, with_deliveries):
-            accounts.apply(entry.line, entry.start)
+        for found in self.log.summaries(accounts.position, end, with_deliveries):
+            accounts.apply(found.line, found.start)
         accounts.position = end
         return accounts
 
