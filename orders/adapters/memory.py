@@ -19,6 +19,7 @@ from ..application.store import (
     START,
     Account,
     Change,
+    Claim,
     Commit,
     Cursor,
     Delivery,
@@ -103,17 +104,16 @@ class MemoryStore:
         with self._current():
             return any(entry.commit == commit for entry in reversed(self._log))
 
-    def claim(self, found: Delivery, attempt: Delivery) -> bool:
-        """Let this store make `attempt`, a pending delivery, if it still stands as `found`.
+    def claim(self, claims: Sequence[Claim]) -> list[Claim]:
+        """Let this store make those of these deliveries that still stand as they were found.
 
-        Returns False where somebody else was quicker, or is at it.
+        Returns them; with each of the others somebody else was quicker, or is at it.
         """
         with self._current():
-            known = self._accounts.get(found.key)
-            if known is None or known.delivery != found or found.key in self._ours:
-                return False
-            self._append(Commit(pending=(attempt,)))
-            return True
+            ours = [claim for claim in claims if self._is_to_be_made(claim[0])]
+            if ours:
+                self._append(Commit(pending=tuple(attempt for _, attempt in ours)))
+            return ours
 
     def release(self) -> None:
         """Let anybody make the pending deliveries that this store set out to make."""
@@ -293,6 +293,10 @@ class MemoryStore:
                     keys[order_id] = message.key
         states |= {state.id: state for state in record.states}
         return tuple(Change(state, 0, keys.get(state.id)) for state in states.values())
+
+    def _is_to_be_made(self, found: Delivery) -> bool:
+        known = self._accounts.get(found.key)
+        return known is not None and known.delivery == found and found.key not in self._ours
 
     def _head(self) -> Cursor:
         return self._log[-1].record.cursor if self._log else START

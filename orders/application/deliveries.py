@@ -9,6 +9,7 @@ letter, retried only by name.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
 from time import perf_counter
 from typing import Literal
 
@@ -19,7 +20,7 @@ from ..errors import AlreadySettled, OrdersError, StoreError, describe
 from ..messaging.bus import MessageBus
 from ..messaging.message import Event
 from ..messaging.subscriptions import Subscriber
-from .store import Commit, Cursor, Delivery, Failure, Pending, Status, Store
+from .store import Claim, Commit, Cursor, Delivery, Failure, Pending, Status, Store
 from .unit_of_work import UnitOfWork
 
 TRIES = 3  # at once, before a delivery has failed
@@ -27,14 +28,12 @@ RETRIES = 5  # by hand or by workers, before it is a dead letter
 BACK_OFF = 2.0  # seconds, about, before a worker's first retry; four times as long before the next
 MAX_BACK_OFF = 300.0  # seconds, about
 DEATHS = 5  # of processes in the midst of one delivery, before it has failed
+CLAIMED = 100  # deliveries that a retry claims together
 MAX_ERROR = 500  # characters of an error that are recorded
 
 Reactor = Callable[[Collection[str]], Subscriber]
 """Makes what reacts for a policy to the events with these ids, and to no others."""
 
-
-Claim = tuple[Delivery, Delivery]
-"""A delivery as it was found, and as it is while it is tried once more."""
 
 Made = Literal["done", "failed", "unknown", "taken"]
 """What came of a claim. Unknown here is its subscriber or the class of its event; one that is
@@ -105,15 +104,32 @@ class Deliveries:
         ]
         return list(self.redeliver(list(map(taken_over, waiting)))).count("done")
 
-    def redeliver(self, claims: Sequence[Claim]) -> Iterator[Made]:
-        """Make deliveries one by one, each if nobody is quicker; yield what came of each."""
+    def redeliver(self, claims: Sequence[Claim], at_once: int = 1) -> Iterator[Made]:
+        """Make deliveries one by one, each if nobody is quicker; yield what came of each.
+
+        Args:
+            claims: what to make.
+            at_once: how many of them are claimed together, which all wait if we die.
+        """
         subscribers = self._subscribers(found for found, _ in claims)
         events = self._store.messages(
             {found.event for found, _ in claims if found.subscriber in subscribers}
         )
-        for found, attempt in claims:
-            subscriber, event = subscribers.get(found.subscriber), events.get(found.event)
-            yield self._claim_and_make(found, attempt, subscriber, event)
+        rest = iter(claims)
+        while batch := [*islice(rest, at_once)]:
+            known = {
+                found.key: (subscriber, event)
+                for found, _ in batch
+                if (subscriber := subscribers.get(found.subscriber)) is not None
+                and isinstance(event := events.get(found.event), Event)
+            }
+            wanted = [claim for claim in batch if claim[0].key in known]
+            claimed = self._claim(wanted) if wanted else set()
+            for found, attempt in batch:
+                if found.key in claimed:
+                    yield self._make(found, attempt, *known[found.key])
+                else:
+                    yield "taken" if found.key in known else "unknown"
 
     def retry(self, ids: Sequence[str] | None = None) -> tuple[int, int]:
         """Make failed deliveries once more; return how many are done, of how many tried.
@@ -130,7 +146,7 @@ class Deliveries:
             found = [account.delivery for account in self._store.deliveries("failed")]
         else:
             found = self._beginning_with(ids)
-        made = list(self.redeliver(list(map(retried, found))))
+        made = list(self.redeliver(list(map(retried, found)), CLAIMED))
         unknown = [one for one, what in zip(found, made, strict=True) if what == "unknown"]
         taken = [one for one, what in zip(found, made, strict=True) if what == "taken"]
         if ids is not None and (missing := unknown or taken):
@@ -193,13 +209,17 @@ class Deliveries:
             found |= fitting
         return list(found.values())
 
-    def _claim_and_make(
-        self, found: Delivery, attempt: Delivery, subscriber: Subscriber | None, event: object
+    def _claim(self, claims: Sequence[Claim]) -> set[tuple[str, str]]:
+        """Claim deliveries; return the keys of those that are now ours."""
+        try:
+            return {attempt.key for _, attempt in self._store.claim(claims)}
+        except BaseException:
+            self._store.release()  # or those that were claimed would wait for us
+            raise
+
+    def _make(
+        self, found: Delivery, attempt: Delivery, subscriber: Subscriber, event: Event
     ) -> Made:
-        if subscriber is None or not isinstance(event, Event):
-            return "unknown"
-        if not self._store.claim(found, attempt):
-            return "taken"
         self.on_claimed(attempt)
         with self.bus.handling_of(event):
             if attempt.deaths > max(DEATHS, found.deaths):

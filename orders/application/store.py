@@ -55,6 +55,10 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         return self.event, self.subscriber
 
 
+Claim = tuple[Delivery, Delivery]
+"""A delivery as it was found, and as it is while it is tried once more."""
+
+
 class Pending(msgspec.Struct, frozen=True):
     """A pending delivery, and whether nobody is at it: whoever set out to make it is gone."""
 
@@ -291,10 +295,11 @@ class Store(Protocol):
     def pending(self) -> Iterator[Pending]:
         """Yield the pending deliveries, oldest first."""
 
-    def claim(self, found: Delivery, attempt: Delivery) -> bool:
-        """Let this process make `attempt`, a pending delivery, if it still stands as `found`.
+    def claim(self, claims: Sequence[Claim]) -> list[Claim]:
+        """Let this process make those of these deliveries that still stand as they were found.
 
-        Returns False where another process was quicker, or is at it.
+        Returns them; with each of the others another process was quicker, or is at it. Where it
+        raises, some may be this process's to make all the same, until it calls `release`.
         """
 
     def release(self) -> None:

@@ -20,8 +20,8 @@ from typing import Literal, Protocol
 
 from ..errors import OrdersError, StoreBusy, StoreUnreachable
 from ..messaging.message import now
-from .deliveries import BACK_OFF, MAX_BACK_OFF, Claim, Deliveries, Made, retried, taken_over
-from .store import Cursor, Delivery, Record, Store
+from .deliveries import BACK_OFF, MAX_BACK_OFF, Deliveries, Made, retried, taken_over
+from .store import Claim, Cursor, Delivery, Record, Store
 
 LOOK = 0.25  # seconds between two looks for what a killed process has left, or somebody wants
 BATCH = 50  # deliveries that are looked up together

@@ -14,6 +14,15 @@ from orders.application.store import START, Commit, Filter, Snapshot
 from orders.errors import NotStored
 
 
+class Unreachable(Sales):
+    is_down = True
+
+    def notify(self, notice):
+        if self.is_down:
+            raise OSError("down")
+        super().notify(notice)
+
+
 @pytest.mark.parametrize("exists", [False, True], ids=["no directory", "an empty directory"])
 def test_looking_at_a_store_that_is_not_there_finds_nothing_wrong_and_makes_nothing(
     data, tmp_path, exists
@@ -86,3 +95,53 @@ def test_an_order_that_is_in_doubt_is_left_to_others_to_deliver(data):
         app.deliveries.recover()
         assert [order.items for order in app.orders.list()][1] == ("lamp",)
         assert sales.order_ids == [app.orders.list()[1].id]
+
+
+def test_a_claim_of_several_whose_sync_has_failed_is_taken_back_as_a_whole(data):
+    class Failing(Disk):
+        is_due = False
+
+        def sync(self, descriptor):
+            if self.is_due:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            super().sync(descriptor)
+
+    sales, disk = Unreachable(), Failing()
+    store = FilesStore(data, disk=disk)
+    with bootstrap(store=store, notifier=sales, on_failure=lambda *_: None) as app:
+        for item in ("rope", "lamp", "rug"):
+            app.bus.send(PlaceOrder(items=(item,)))
+        before = store.log_path.read_bytes()
+        disk.is_due = True
+        with pytest.raises(NotStored, match="input/output error"):
+            app.deliveries.retry()
+        assert store.log_path.read_bytes() == before
+        disk.is_due = False
+        sales.is_down = False
+        assert app.deliveries.retry() == (3, 3)
+        assert len(sales.order_ids) == 3
+
+
+def test_what_was_claimed_when_the_disk_was_full_is_left_to_others(data):
+    class Filling(Disk):
+        left = 100
+
+        def write(self, descriptor, data):
+            self.left -= 1
+            if self.left < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(descriptor, data)
+
+    sales, disk = Unreachable(), Filling()
+    store = FilesStore(data, disk=disk)
+    with bootstrap(store=store, notifier=sales, on_failure=lambda *_: None) as app:
+        for item in ("rope", "lamp", "rug"):
+            app.bus.send(PlaceOrder(items=(item,)))
+        disk.left = 2
+        with pytest.raises(NotStored, match="no space left"):
+            app.deliveries.retry()
+        disk.left = 100
+        assert [found.is_abandoned for found in store.pending()] == [True, True]
+        sales.is_down = False
+        assert (app.deliveries.recover(), app.deliveries.retry()) == (2, (1, 1))
+        assert len(sales.order_ids) == 3

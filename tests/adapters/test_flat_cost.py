@@ -126,7 +126,7 @@ def lack_the_subscriber(store, _fork):
 def lack_the_subscriber_that_a_process_died_of(store, _fork):
     found = call_for(store, "of a plugin that is not loaded")
     store.release()
-    assert store.claim(found, replace(found, deaths=1, attempts=2))
+    assert store.claim([(found, replace(found, deaths=1, attempts=2))])
     store.release()
 
 
@@ -147,7 +147,7 @@ def lack_the_class_that_a_process_died_of(store, fork):
     lengthen(store, 1_000_000)
     (found,) = store.pending()
     again = replace(found.delivery, deaths=1, attempts=2)
-    assert store.claim(found.delivery, again)
+    assert store.claim([(found.delivery, again)])
     store.release()
 
 

@@ -107,7 +107,7 @@ def test_whoever_made_a_claim_that_is_cut_knows_it(url, proxy, open_store):
         store.head()
         proxy.cut_after(cut)
         attempt = again(found)
-        assert store.claim(found, attempt)
+        assert store.claim([(found, attempt)])
         store.commit(Commit(outcomes=(outcome(attempt),), is_durable=False))
         assert list(other.pending()) == []
 
@@ -158,7 +158,7 @@ def test_what_a_killed_process_was_to_deliver_is_abandoned_at_once(url, open_sto
     store = open_store()
     eventually(lambda: is_all_abandoned(store))
     (pending,) = store.pending()
-    assert store.claim(pending.delivery, again(pending.delivery))
+    assert store.claim([(pending.delivery, again(pending.delivery))])
 
 
 def test_a_process_that_hangs_keeps_what_it_is_to_deliver(url, open_store, fork):
@@ -176,7 +176,7 @@ def test_a_process_that_hangs_keeps_what_it_is_to_deliver(url, open_store, fork)
     store = open_store()
     (pending,) = store.pending()
     assert not pending.is_abandoned
-    assert not store.claim(pending.delivery, again(pending.delivery))
+    assert not store.claim([(pending.delivery, again(pending.delivery))])
 
 
 def test_a_lease_outlives_a_lost_connection(url, proxy, open_store):
@@ -187,7 +187,7 @@ def test_a_lease_outlives_a_lost_connection(url, proxy, open_store):
     assert store.order("nobody") is None
     assert store.connection.lease == lease
     assert [pending.is_abandoned for pending in other.pending()] == [False]
-    assert not other.claim(delivery, again(delivery))
+    assert not other.claim([(delivery, again(delivery))])
 
 
 def test_a_session_that_the_server_has_not_missed_yet_is_ended_first(url, proxy, open_store):
@@ -202,7 +202,7 @@ def test_a_session_that_the_server_has_not_missed_yet_is_ended_first(url, proxy,
     assert numbers(other) == [1, 2, 3, 4]
     assert store.connection.lease == lease
     assert other.connection.rows("select count(*) from lease") == [(2,)]
-    assert not other.claim(delivery, again(delivery))
+    assert not other.claim([(delivery, again(delivery))])
 
 
 def test_a_store_that_nobody_has_closed_leaves_no_session(url, open_store):

@@ -179,7 +179,7 @@ def test_every_query_finds_what_it_wants_by_an_index(store, is_analyzed, monkeyp
     store.is_stale("stats")
     found = notified(store)
     store.release()
-    assert store.claim(found, found)
+    assert store.claim([(found, found)])
     too_many = {query: pages for query, pages in explained.pages.items() if pages > PAGES}
     assert too_many == {}
     assert len(explained.pages) >= 20

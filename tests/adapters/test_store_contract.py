@@ -208,7 +208,7 @@ def test_what_came_of_a_delivery_that_another_has_settled_meanwhile_is_refused(s
     delivery = notified(store)
     store.release()
     attempt = again(delivery)
-    assert another.claim(delivery, attempt)
+    assert another.claim([(delivery, attempt)])
     another.commit(Commit(outcomes=(outcome(attempt),)))
     with pytest.raises(AlreadySettled):
         store.commit(Commit(outcomes=(outcome(delivery),)))
@@ -411,7 +411,7 @@ def test_a_delivery_has_the_times_of_its_first_and_its_last_record(store):
 def test_deliveries_are_abandoned_once_released(store, another):
     delivery = notified(store)
     assert [pending.is_abandoned for pending in another.pending()] == [False]
-    assert not another.claim(delivery, again(delivery))
+    assert not another.claim([(delivery, again(delivery))])
     store.release()
     assert [pending.is_abandoned for pending in another.pending()] == [True]
     assert [account.is_abandoned for account in another.deliveries()] == [True]
@@ -423,9 +423,9 @@ def test_an_abandoned_delivery_is_claimed_once(store, another):
     found = notified(store)
     store.release()
     attempt = replace(again(found), deaths=1)
-    assert another.claim(found, attempt)
-    assert not store.claim(found, again(found))  # it does not stand as it was found
-    assert not store.claim(attempt, again(attempt))  # somebody is at it
+    assert another.claim([(found, attempt)])
+    assert not store.claim([(found, again(found))])  # it does not stand as it was found
+    assert not store.claim([(attempt, again(attempt))])  # somebody is at it
     assert list(store.pending()) == [Pending(attempt, False)]
     *_, record = store.read()
     assert (record.messages, record.deliveries) == ((), (attempt,))
@@ -438,9 +438,9 @@ def test_what_has_failed_is_claimed_once(store, another, status):
     found = outcome(notified(store), status)
     store.commit(Commit(outcomes=(found,)))
     attempt = replace(again(found), retries=1)
-    assert not store.claim(replace(found, attempts=7), attempt)
-    assert another.claim(found, attempt)
-    assert not store.claim(found, attempt)
+    assert not store.claim([(replace(found, attempts=7), attempt)])
+    assert another.claim([(found, attempt)])
+    assert not store.claim([(found, attempt)])
     assert list(store.pending()) == [Pending(attempt, False)]
 
 
@@ -448,18 +448,18 @@ def test_what_is_done_or_unknown_is_not_claimed(store):
     found, unknown = notified(store), Delivery("event", "sales")
     store.commit(Commit(outcomes=(outcome(found),)))
     before = store.head()
-    assert not store.claim(found, again(found))
-    assert not store.claim(unknown, again(unknown))
+    assert not store.claim([(found, again(found))])
+    assert not store.claim([(unknown, again(unknown))])
     assert store.head() == before
 
 
 def test_a_claim_that_was_released_can_be_claimed_again(store, another):
     found = notified(store)
     store.release()
-    assert another.claim(found, attempt := again(found))
+    assert another.claim([(found, attempt := again(found))])
     another.release()
-    assert not store.claim(found, again(found))  # it does not stand as it was found
-    assert store.claim(attempt, again(attempt))
+    assert not store.claim([(found, again(found))])  # it does not stand as it was found
+    assert store.claim([(attempt, again(attempt))])
 
 
 def test_of_many_who_claim_a_delivery_one_gets_it(opened):
@@ -467,8 +467,44 @@ def test_of_many_who_claim_a_delivery_one_gets_it(opened):
     for _ in range(3):
         found = notified(stores[0])
         stores[0].release()
-        won = at_once(8, lambda number: stores[number].claim(found, again(found)))  # noqa: B023 - it is called in this turn
-        assert sorted(won) == [False] * 7 + [True]
+        claims = [(found, again(found))]
+        won = at_once(8, lambda number: stores[number].claim(claims))  # noqa: B023 - it is called in this turn
+        assert sorted(won) == [[]] * 7 + [claims]
+
+
+def failures(store):
+    """Return claims of deliveries that have failed, of events that are stored as one and alone."""
+    orders = [Order.place([item]) for item in ("tv", "lamp", "rug")]
+    pending = [Delivery(order.pending[0].id, "sales") for order in orders]
+    store.commit(commit_of(*orders, pending=tuple(pending)))
+    pending += [notified(store), notified(store)]
+    failed = [outcome(delivery, "failed") for delivery in pending]
+    for one in failed:
+        store.commit(Commit(outcomes=(one,), is_durable=False))
+    return [(one, replace(again(one), retries=1)) for one in failed]
+
+
+def test_of_many_deliveries_those_are_claimed_that_nobody_else_has(store, another):
+    claims = failures(store)
+    attempts = [attempt for _, attempt in claims]
+    assert another.claim(claims[1:4:2]) == claims[1:4:2]
+    assert store.claim([]) == []
+    assert store.claim(claims) == claims[::2]
+    assert store.claim(claims) == another.claim(claims) == []
+    claimed = [attempts[number] for number in (1, 3, 0, 2, 4)]
+    assert list(store.pending()) == [Pending(attempt, False) for attempt in claimed]
+    assert len(store.messages({found.event for found, _ in claims})) == len(claims)
+    for attempt in attempts:
+        store.commit(Commit(outcomes=(outcome(attempt),), is_durable=False))
+    assert list(another.pending()) == []
+
+
+def test_of_many_who_claim_many_deliveries_each_is_made_by_one(opened):
+    stores = [opened() for _ in range(4)]
+    claims = failures(stores[0])
+    won = at_once(4, lambda number: stores[number].claim(claims))
+    keys = sorted(found.key for ours in won for found, _ in ours)
+    assert keys == sorted(found.key for found, _ in claims)
 
 
 def test_deferred_deliveries_are_left_to_whoever_comes_first(store, another):
@@ -479,8 +515,8 @@ def test_deferred_deliveries_are_left_to_whoever_comes_first(store, another):
     (account,) = another.deliveries()
     assert (account.is_abandoned, account.is_deferred) == (True, True)
     attempt = again(found)
-    assert store.claim(found, attempt)
-    assert not another.claim(found, attempt)
+    assert store.claim([(found, attempt)])
+    assert not another.claim([(found, attempt)])
     assert list(another.pending()) == [Pending(attempt, False, False)]
     store.release()
     assert list(another.pending()) == [Pending(attempt, True, False)]
@@ -494,12 +530,12 @@ def test_a_reaction_that_is_recorded_as_pending_is_its_makers_alone(store, anoth
     seen = store.head()
     store.commit(Commit(reactions=(reaction,), seen=seen, is_durable=False))
     assert list(another.pending()) == [Pending(reaction, False, False)]
-    assert not another.claim(reaction, again(reaction))
+    assert not another.claim([(reaction, again(reaction))])
     with pytest.raises(AlreadySettled):
         another.commit(Commit(reactions=(reaction,), seen=seen))
     store.release()
     attempt = again(reaction)
-    assert another.claim(reaction, attempt)
+    assert another.claim([(reaction, attempt)])
     another.commit(Commit(outcomes=(outcome(attempt),)))
     assert [account.delivery for account in store.deliveries()] == [outcome(attempt)]
 
@@ -518,7 +554,7 @@ def eventful():
     failed = replace(outcome(failed, "failed"), error="Boom: ✗", failures=(Failure(0.5, "Boom"),))
     store.commit(Commit(outcomes=(failed, replace(outcome(dead, "dead"), retries=5))))
     store.release()
-    assert store.claim(left, replace(again(left), deaths=1))
+    assert store.claim([(left, replace(again(left), deaths=1))])
     store.commit(Commit(reactions=(Delivery(left.event, "bestsellers", "done", attempts=1),)))
     unknown = UnknownMessage(id="m", name="Refunded@2", fields={"order_id": lamp.id, "name": [1.5]})
     store.commit(Commit((OrderRejected(reason="empty").caused_by(None),)))
@@ -565,7 +601,7 @@ def test_a_restored_store_goes_on(store, another):
     with pytest.raises(KeyTaken):
         place(another, key="key")
     (found, *_) = (pending.delivery for pending in another.pending())
-    assert another.claim(found, again(found))
+    assert another.claim([(found, again(found))])
     another.commit(Commit(outcomes=(outcome(again(found)),)))
     order = place(another)
     assert [record.number for record in store.read(head)] == [number + 1, number + 2, number + 3]
@@ -944,7 +980,7 @@ def action(model, kind, which, how):
         commit = Commit(reactions=(Delivery(f"event {which}", "policy", "done"),))
     elif kind == "claim" and known.status != "done":
         found = replace(known, retries=how % 2)  # as it stands, or not
-        return lambda store: store.claim(found, again(known))
+        return lambda store: store.claim([(found, again(known))])
     else:
         return lambda store: store.release()
     return lambda store: store.commit(commit) and None  # each engine has cursors of its own

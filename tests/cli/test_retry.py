@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from orders import OrderRejected, bootstrap
-from orders.application.deliveries import RETRIES
+from orders import OrderRejected, PlaceOrder, bootstrap
+from orders.application.deliveries import CLAIMED, RETRIES
+from orders.settings import Settings
 
 FULL = "/dev/full"  # where nothing can be printed
 DONE, FAILED, DEAD = "done", "failed", "dead"
@@ -161,6 +162,47 @@ def test_a_retry_that_is_killed_is_completed_by_the_next_command(failed, point, 
     assert rows(tool("deliveries"))[0][2] == "pending"
     assert tool("list").stderr.count("New Order:") == 1
     assert rows(tool("deliveries"))[0][2] == DONE
+
+
+@pytest.mark.engines
+def test_a_retry_of_many_that_is_killed_leaves_those_it_was_not_at_to_the_next_command(tool):
+    for item in ("rope", "lamp", "rug"):
+        tool("place", item, stdout=FULL)
+    killed = tool("retry", "--all", env={"ORDERS_FAULT": "before-delivery@2"})
+    assert (killed.returncode, killed.stdout.count("New Order:")) == (-9, 1)
+    assert [row[2] for row in rows(tool("deliveries"))] == [DONE, "pending", "pending"]
+    assert tool("list").stderr.count("New Order:") == 2
+    assert [row[2] for row in rows(tool("deliveries"))] == [DONE, DONE, DONE]
+
+
+@pytest.mark.engines
+def test_two_who_retry_everything_at_once_make_each_delivery_once(fork, data, tmp_path):
+    class Unreachable:
+        def notify(self, _notice):
+            raise OSError("down")
+
+    many = 2 * CLAIMED + 50
+    with bootstrap(data, notifier=Unreachable(), on_failure=lambda *_: None) as app, app.uow():
+        for number in range(many):
+            app.bus.send(PlaceOrder((f"item {number}",)))
+    notices, start = tmp_path / "notices", tmp_path / "start"
+
+    def retry_all():
+        while not start.exists():
+            pass
+        with bootstrap(data, settings=Settings(notify=f"file:{notices}")) as app:
+            app.deliveries.retry()
+
+    both = [fork(retry_all) for _ in range(2)]
+    start.touch()
+    assert [one.wait() for one in both] == [0, 0]
+    told = notices.read_text("utf-8").splitlines()
+    assert sorted(line for line in told if line.startswith("Items:")) == sorted(
+        f"Items: ['item {number}']" for number in range(many)
+    )
+    with bootstrap(data) as app:
+        made = [account.delivery for account in app.store.deliveries()]
+    assert {(one.status, one.attempts) for one in made} == {(DONE, 4)}
 
 
 def test_two_subscribers_of_one_event_that_failed_are_retried_by_one_id():

@@ -265,17 +265,17 @@ class EventLog:
                 self._own.pop(delivery.key, None)
         return entry
 
-    def confirm(self, entry: Entry) -> None:
-        """Make a line that this thread has just appended durable, or take it back.
+    def confirm(self, *entries: Entry) -> None:
+        """Make lines durable that this thread has just appended as one, or take them back.
 
         Raises:
-            NotStored: the disk refuses. Where others have appended behind the line it stays;
+            NotStored: the disk refuses. Where others have appended behind the lines they stay;
                 the system tells them, too, when they sync.
         """
         try:
-            self._sync(entry.end)
+            self._sync(entries[-1].end)
         except OSError as error:
-            is_cut = self._take_back(entry)
+            is_cut = self._take_back(entries[0].start, entries[-1].end)
             raise NotStored(self.path, reason(error), is_certain=is_cut) from error
 
     def make_durable(self, position: Position) -> None:
@@ -326,12 +326,12 @@ class EventLog:
                     raise
                 self._synced = max(self._synced, position.offset)
 
-    def _take_back(self, entry: Entry) -> bool:
-        """Cut off a line whose sync has failed; return whether that could be done."""
+    def _take_back(self, start: Position, end: Position) -> bool:
+        """Cut off lines whose sync has failed; return whether that could be done."""
         try:
             with self._lock.held():
                 _, size = self._file.open()
-                return size == entry.end.offset and self._file.cut(entry.start.offset)
+                return size == end.offset and self._file.cut(start.offset)
         except StoreError:
             return False
 

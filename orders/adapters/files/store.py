@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 from ...application.store import (
@@ -18,9 +19,9 @@ from ...application.store import (
     EVERYTHING,
     START,
     Account,
+    Claim,
     Commit,
     Cursor,
-    Delivery,
     Filter,
     Finding,
     Match,
@@ -39,7 +40,7 @@ from .conflicts import check_deliveries, check_orders
 from .disk import Disk
 from .finding import find_messages
 from .leases import Leases, process_of
-from .ledger import Accounts
+from .ledger import Accounts, Key
 from .line import BEGINNING, Position, encode_messages
 from .lock import FileLock
 from .log import EventLog
@@ -132,10 +133,10 @@ class FilesStore:
             self.commits += 1
             return entry.end
 
-    def _confirm(self, entry: Entry) -> None:
-        """Make an appended line durable; if it is in doubt, let others deliver its events."""
+    def _confirm(self, *entries: Entry) -> None:
+        """Make appended lines durable; if they are in doubt, let others deliver their events."""
         try:
-            self.log.confirm(entry)
+            self.log.confirm(*entries)
         except NotStored as error:
             if not error.is_certain:
                 self.release()
@@ -256,30 +257,47 @@ class FilesStore:
         for one in outstanding:
             yield Pending(one.delivery, is_abandoned(one.owner), one.owner is None)
 
-    def claim(self, found: Delivery, attempt: Delivery) -> bool:
-        """Let this process make `attempt`, a pending delivery, if it still stands as `found`.
+    def claim(self, claims: Sequence[Claim]) -> list[Claim]:
+        """Let this process make those of these deliveries that still stand as they were found.
 
-        Returns False where another process was quicker, or is at it.
+        Returns them; with each of the others another process was quicker, or is at it.
         """
         with self.log.threads:
             with self._writing():
-                if found.status == "pending":
-                    known = self.log.ledger().find(found.key)
-                    is_taken = known is not None and self.leases.is_alive(known.owner)
-                    if known is None or known.delivery != found or is_taken:
-                        return False
-                    event = known.place
-                else:
-                    account = self._current_accounts().by_key.get(found.key)
-                    if account is None or account.delivery != found:
-                        return False
-                    event = account.first
+                events = self._events_of(claims)
+                ours = [claim for claim in claims if claim[0].key in events]
+                if not ours:
+                    return []
                 self._has_stored = True
                 owner = self.leases.mine()
-                entry = self.log.append(deliveries=(attempt,), owner=owner, claimed=event)
-            self._confirm(entry)
-            self.state.add(entry)
-            return True
+                entries = []
+                for event, ones in groupby(ours, lambda claim: events[claim[0].key]):
+                    attempts = tuple(attempt for _, attempt in ones)
+                    entry = self.log.append(deliveries=attempts, owner=owner, claimed=event)
+                    entries.append(entry)
+            self._confirm(*entries)
+            for entry in entries:
+                self.state.add(entry)
+            return ours
+
+    def _events_of(self, claims: Sequence[Claim]) -> dict[Key, Position]:
+        """Return where the events of those deliveries stand that can be claimed."""
+        found: dict[Key, Position] = {}
+        is_abandoned = self._abandonment()
+        are_failed = any(delivery.status != "pending" for delivery, _ in claims)
+        accounts = self._current_accounts().by_key if are_failed else {}
+        ledger = self.log.ledger()
+        for delivery, _ in claims:
+            key = delivery.key
+            if delivery.status != "pending":
+                account = accounts.get(key)
+                if account is not None and account.delivery == delivery:
+                    found[key] = account.first
+                continue
+            known = ledger.find(key)
+            if known and known.delivery == delivery and is_abandoned(known.owner):
+                found[key] = known.place
+        return found
 
     def release(self) -> None:
         """Let other processes make the pending deliveries that this one set out to make."""

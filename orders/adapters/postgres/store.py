@@ -19,6 +19,7 @@ from ...application.store import (
     EVERYTHING,
     START,
     Account,
+    Claim,
     Commit,
     Cursor,
     Delivery,
@@ -262,11 +263,14 @@ class PostgresStore:
                 yield Pending(_delivery(body), is_abandoned, is_deferred)
             after = rows[-1][0]
 
-    def claim(self, found: Delivery, attempt: Delivery) -> bool:
-        """Let this process make `attempt`, a pending delivery, if it still stands as `found`.
+    def claim(self, claims: Sequence[Claim]) -> list[Claim]:
+        """Let this process make those of these deliveries that still stand as they were found.
 
-        Returns False where another process was quicker, or is at it.
+        Returns them; with each of the others another process was quicker, or is at it.
         """
+        return [claim for claim in claims if self._claim(*claim)]
+
+    def _claim(self, found: Delivery, attempt: Delivery) -> bool:
         row = records.encode((), (attempt,), (), os.getpid())
         return bool(
             self._surely(
