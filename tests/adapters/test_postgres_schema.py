@@ -1,5 +1,6 @@
 """The schema: made once by many, migrated with what it has, and every query finds its index."""
 
+import re
 from contextlib import closing
 from pathlib import Path
 from threading import Barrier
@@ -8,6 +9,7 @@ import pytest
 from test_store_contract import at_once, commit_of, contents, moved, notified, outcome, place
 
 from orders.adapters.postgres import schema
+from orders.adapters.postgres.connection import Session
 from orders.adapters.postgres.store import PostgresStore
 from orders.application.store import Commit, Delivery, Filter, Match, Snapshot
 from orders.errors import StoreUnreachable
@@ -127,12 +129,15 @@ class Explained:
         self.pages = {}
 
     def execute(self, query, parameters=None):
+        self.explain(query, parameters)
+        return self.link.execute(query, parameters)
+
+    def explain(self, query, parameters):
         explained = f"explain (analyze, buffers, format json) {query}"
         with self.link.transaction(force_rollback=True):
             ((plan,),) = self.link.execute(explained, parameters).fetchall()
         pages = plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"]
         self.pages[" ".join(query.split())] = pages
-        return self.link.execute(query, parameters)
 
     def __getattr__(self, name):
         return getattr(self.link, name)
@@ -148,6 +153,13 @@ def test_every_query_finds_what_it_wants_by_an_index(store, is_analyzed, monkeyp
     session = store.connection.run(lambda session: session)
     explained = Explained(session.link)
     monkeypatch.setattr(store.connection, "_session", session._replace(link=explained))
+    call = Session.call
+
+    def call_explained(self, query, *parameters):
+        explained.explain(re.sub(r"\$\d", "%s", query.decode()), [p.decode() for p in parameters])
+        return call(session, query, *parameters)
+
+    monkeypatch.setattr(Session, "call", call_explained)
     known = "0cc175b9c0f1b6a831c399e269772661"
     order = place(store, key="key")
     store.commit(commit_of(moved(store, order.id)))
@@ -183,6 +195,7 @@ def test_every_query_finds_what_it_wants_by_an_index(store, is_analyzed, monkeyp
     too_many = {query: pages for query, pages in explained.pages.items() if pages > PAGES}
     assert too_many == {}
     assert len(explained.pages) >= 20
+    assert any("store_commit" in query for query in explained.pages)
     monkeypatch.undo()
 
 

@@ -9,14 +9,16 @@ import os
 import secrets
 import select
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Lock, RLock
 from typing import Any, LiteralString, NamedTuple, TypeVar, cast
 
 import psycopg
-from psycopg import errors, sql
-from psycopg.pq import TransactionStatus
+from psycopg import errors, generators, sql
+from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.pq.abc import PGresult
 
 from ...errors import StoreError
 from .address import Address
@@ -27,6 +29,7 @@ T = TypeVar("T")
 Link = psycopg.Connection[tuple[Any, ...]]
 
 PAUSE = 0.1  # seconds between two attempts to connect
+OFTEN = 5  # calls of a function, before it is prepared: whoever makes one or two need not
 
 # Plans are to fit tables that have grown since they were looked at, so they use indexes always.
 # The server notices a machine that vanished as soon as we do: see `KEEPALIVES`.
@@ -49,6 +52,10 @@ OPEN = """
     from {meta}
 """
 
+LISTEN = """
+    listen {schema}; select pg_advisory_lock_shared({record}::regclass::oid::integer, 0)
+"""
+
 # Whoever notifies holds a lock that there is once a server until its commit is on the disk: so it
 # does not wait for that.
 HINT = sql.SQL("select set_config('synchronous_commit', 'off', true), pg_notify({}, '')")
@@ -61,11 +68,40 @@ END = """
 
 
 class Session(NamedTuple):
-    """A connection, and what was learnt when it was made."""
+    """A connection, what was learnt when it was made, and which queries are called often."""
 
     link: Link
     era: int
     is_standby: bool
+    calls: Counter[bytes]
+    prepared: set[bytes]
+
+    def call(self, query: bytes, *parameters: bytes) -> PGresult:
+        """Return what a query answers; as `link.execute`, in a third of the client's time.
+
+        Args:
+            query: with $1 for its first parameter.
+            parameters: as text.
+
+        Raises:
+            psycopg.Error: the server could not.
+        """
+        server = self.link.pgconn
+        if query not in self.prepared:
+            self.calls[query] += 1
+            if self.calls[query] != OFTEN:  # more than that, where preparing it was interrupted
+                return self._wait(server.send_query_params, query, parameters)
+            self._wait(server.send_prepare, query, query)
+            self.prepared.add(query)
+        return self._wait(server.send_query_prepared, query, parameters)
+
+    def _wait(self, send: Callable[..., None], *arguments: Any) -> PGresult:
+        send(*arguments)
+        answer: PGresult
+        (answer,) = self.link.wait(generators.execute(self.link.pgconn))
+        if answer.status == ExecStatus.FATAL_ERROR:
+            raise errors.error_from_result(answer)
+        return answer
 
 
 class Connection:
@@ -149,7 +185,10 @@ class Connection:
             if self._listener is None or self._listener.closed:
                 with suppress(psycopg.Error):  # they are hints
                     self._listener = self._connect()
-                    self._listener.execute(b"listen " + self._channel)
+                    schema = self.address.schema
+                    record = sql.Identifier(schema, "record").as_string()
+                    query = sql.SQL(LISTEN).format(schema=sql.Identifier(schema), record=record)
+                    self._listener.execute(query)
 
     def await_hint(self, seconds: float) -> bool:
         """Wait for a hint, so many seconds at most; return whether there was one."""
@@ -273,11 +312,7 @@ class Connection:
             link.execute("select pg_advisory_lock(%s)", (self.lease,))
         if known != actual:
             era = raise_era(link, era, actual, is_standby=is_standby)
-        return Session(link, era, is_standby)
-
-    @property
-    def _channel(self) -> bytes:
-        return sql.Identifier(self.address.schema).as_bytes()
+        return Session(link, era, is_standby, Counter(), set())
 
 
 _inherited: list[Link] = []  # of a parent process, which must never be finished here

@@ -110,11 +110,13 @@ class PostgresStore:
         except WrongPayload:
             self._check(commit)  # which comes first
             raise
-        cursor = self._surely(
-            row, lambda session: writing.store(session, commit, row, self.connection.lease)
-        )
+        cursor = self._surely(row, lambda session: self._store(session, commit, row))
         self.commits += 1
-        if commit.is_durable:
+        return cursor
+
+    def _store(self, session: Session, commit: Commit, row: records.Row) -> Cursor:
+        cursor, is_heard = writing.store(session, commit, row, self.connection.lease)
+        if is_heard and commit.is_durable:
             self.connection.hint()
         return cursor
 

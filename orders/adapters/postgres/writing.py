@@ -15,7 +15,7 @@ from .connection import Session
 from .fold import Folded, fold
 from .record import Row, encode, encode_part
 
-COMMIT: LiteralString = "select store_commit(%s)"
+COMMIT = b"select store_commit($1, $2), is_heard()"
 CLAIM: LiteralString = "select claim_delivery(%s, %s, %s, %s, %s, %s, %s::text[], %s::text[], %s)"
 
 REFUSALS: dict[str, type[Conflict | KeyTaken | AlreadySettled]] = {
@@ -84,13 +84,12 @@ class _Given(msgspec.Struct, frozen=True):
     owner: int | None
     about: list[str]
     kinds: list[str]
-    body: str
-    changes: list[_Change]
+    changes: list[_Change] | None
     parts: list[_Part]
 
 
-def store(session: Session, commit: Commit, row: Row, lease: int) -> Cursor:
-    """Store a commit, unless it is refused; return the place behind it.
+def store(session: Session, commit: Commit, row: Row, lease: int) -> tuple[Cursor, bool]:
+    """Store a commit, unless it is refused; return the place behind it, and if anybody listens.
 
     Raises:
         Conflict, KeyTaken, AlreadySettled: as `Store.commit`.
@@ -102,18 +101,19 @@ def store(session: Session, commit: Commit, row: Row, lease: int) -> Cursor:
         None if commit.is_deferred else lease,
         row.about,
         row.kinds,
-        row.body,
         [
             _Change(*_columns_of(change.state), change.key, change.expected, place)
             for place, change in enumerate(commit.changes, start=1)
-        ],
+        ]
+        or None,
         _parts(commit),
     )
-    parameters = (msgspec.json.encode(given).decode(),)  # an array is slow to make
+    parameters = msgspec.json.encode(given), row.body.encode()  # an array is slow to make
     for tried in range(1, TRIES + 1):
         try:
-            found = session.link.execute(COMMIT, parameters).fetchone()
-            return session.era, cast("tuple[int]", found)[0], 0
+            answer = session.call(COMMIT, *parameters)
+            xid, is_heard = cast("bytes", answer.get_value(0, 0)), answer.get_value(0, 1)
+            return (session.era, int(xid), 0), is_heard == b"t"
         except (errors.DeadlockDetected, errors.SerializationFailure):
             if tried == TRIES:
                 raise
