@@ -13,6 +13,7 @@ import tempfile
 import termios
 import time
 import warnings
+from contextlib import closing
 from pathlib import Path
 
 import forked
@@ -110,6 +111,21 @@ def new_schema(request):
             for name in made:
                 statement = sql.SQL("drop schema if exists {} cascade")
                 connection.execute(statement.format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def url(postgres, new_schema):
+    """The URL of a schema that does not exist yet, always on a server of ours."""
+    return postgres.url(schema=new_schema().partition("schema=")[2])
+
+
+@pytest.fixture
+def store(url):
+    """A store on such a server; files of tests for other engines have their own."""
+    from orders.adapters.postgres.store import PostgresStore
+
+    with closing(PostgresStore(url)) as store:
+        yield store
 
 
 class Sales:

@@ -14,17 +14,6 @@ from orders.application.store import Commit
 from orders.tools.doctor import examine, repair
 
 
-@pytest.fixture
-def url(postgres, new_schema):
-    return postgres.url(schema=new_schema().partition("schema=")[2])
-
-
-@pytest.fixture
-def store(url):
-    with closing(PostgresStore(url)) as store:
-        yield store
-
-
 def bad(store):
     return {finding.subject: finding for finding in store.check() if not finding.is_well}
 
@@ -95,16 +84,12 @@ def test_who_holds_the_log_back_is_named(store, postgres):
     assert "horizon" not in bad(store)
 
 
-@pytest.fixture
-def risky():
-    server = postgresql.Server(*postgresql.QUICK)
-    yield server
-    server.close()
-
-
 @pytest.mark.long
-def test_a_server_that_may_lose_what_was_acknowledged_is_named(risky):
-    with closing(PostgresStore(risky.url())) as store:
+def test_a_server_that_may_lose_what_was_acknowledged_is_named():
+    with (
+        closing(postgresql.Server(*postgresql.QUICK)) as risky,
+        closing(PostgresStore(risky.url())) as store,
+    ):
         place(store)
         found = bad(store)["durability"]
     assert "fsync and full_page_writes and synchronous_commit off" in found.text

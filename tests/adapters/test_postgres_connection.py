@@ -28,12 +28,6 @@ def is_all_abandoned(store):
 
 
 @pytest.fixture
-def url(postgres, new_schema):
-    name = new_schema().partition("schema=")[2]
-    return postgres.url(schema=name)
-
-
-@pytest.fixture
 def proxy(postgres):
     with Proxy(postgres.port) as proxy:
         yield proxy

@@ -33,17 +33,6 @@ def _(_event: Touched, order):
     return order
 
 
-@pytest.fixture
-def url(postgres, new_schema):
-    return postgres.url(schema=new_schema().partition("schema=")[2])
-
-
-@pytest.fixture
-def store(url):
-    with closing(PostgresStore(url)) as store:
-        yield store
-
-
 def commit_and_wait(store, commit, wait, *, is_taken_back=False):
     """Store a commit in a transaction that is open for a while, and perhaps rolled back."""
 
@@ -257,16 +246,6 @@ def touched(store, order_id):
 # Another cluster
 
 
-@pytest.fixture
-def another_server(postgres):
-    """A second cluster, whose transaction ids are far behind."""
-    import postgresql
-
-    server = postgresql.Server()
-    yield server
-    server.close()
-
-
 def dump_and_restore(server, another, schema):
     dump = server.directory / f"{schema}.sql"
     server.run("pg_dump", "-d", server.url(), "-n", schema, "-f", dump)
@@ -275,7 +254,7 @@ def dump_and_restore(server, another, schema):
 
 @pytest.mark.long
 def test_a_follower_goes_on_where_the_store_was_restored_into_another_cluster(
-    store, postgres, another_server
+    store, postgres, server
 ):
     postgres.execute(  # so that the other cluster's ids are smaller
         "do $$ begin for n in 1..3000 loop perform pg_current_xact_id(); commit; end loop; end $$"
@@ -285,8 +264,8 @@ def test_a_follower_goes_on_where_the_store_was_restored_into_another_cluster(
     cursor = next(iter(store.read())).cursor
     store.save("stats", Snapshot(store.head(), {"items": {}}))
     store.close()
-    dump_and_restore(postgres, another_server, store.address.schema)
-    with closing(PostgresStore(another_server.url(schema=store.address.schema))) as restored:
+    dump_and_restore(postgres, server, store.address.schema)
+    with closing(PostgresStore(server.url(schema=store.address.schema))) as restored:
         assert [record.number for record in restored.read(cursor)] == [2, 3, 4, 5, 6]
         assert restored.load("stats").damage is None
         head = restored.head()
@@ -296,7 +275,7 @@ def test_a_follower_goes_on_where_the_store_was_restored_into_another_cluster(
         assert numbers(restored) == list(range(1, 8))
         assert [finding.text for finding in restored.check() if not finding.is_well] == []
         assert restored.orders()[0].id == later.id
-    with closing(PostgresStore(another_server.url(schema=store.address.schema))) as again:
+    with closing(PostgresStore(server.url(schema=store.address.schema))) as again:
         assert again.connection.rows("select era from meta") == [(2,)]
 
 

@@ -18,17 +18,6 @@ ORDERS = 20_000
 PAGES = 100  # of 8 kB, that a query may look at; a whole table of so many orders has hundreds
 
 
-@pytest.fixture
-def url(postgres, new_schema):
-    return postgres.url(schema=new_schema().partition("schema=")[2])
-
-
-@pytest.fixture
-def store(url):
-    with closing(PostgresStore(url)) as store:
-        yield store
-
-
 def test_of_eight_who_come_first_one_makes_the_schema(url):
     stores = [PostgresStore(url) for _ in range(8)]
     barrier = Barrier(8)

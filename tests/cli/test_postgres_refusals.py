@@ -19,11 +19,6 @@ FROM_START = ["--from", "start", "--until-idle", "0.1"]
 
 
 @pytest.fixture
-def url(postgres, new_schema):
-    return postgres.url(schema=new_schema().partition("schema=")[2])
-
-
-@pytest.fixture
 def guarded(postgres):
     """Return the URL of a database of a role that has to give its password, which is SECRET."""
     if not postgres.execute("select 1 from pg_roles where rolname = 'guarded'"):
