@@ -15,7 +15,7 @@ from orders.application.store import Commit, Delivery, Filter, Match, Snapshot
 from orders.errors import StoreUnreachable
 
 ORDERS = 20_000
-PAGES = 100  # of 8 kB, that a query may look at; a whole table of so many orders has hundreds
+PAGES = 150  # of 8 kB, that a query may look at; a whole table of so many orders has hundreds
 
 
 def test_of_eight_who_come_first_one_makes_the_schema(url):
