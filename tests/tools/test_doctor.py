@@ -215,8 +215,8 @@ def test_a_lock_that_is_held_is_named_with_its_holder(store, tool):
         repaired = tool("doctor", "--repair", env={"ORDERS_LOCK_TIMEOUT": "0.1"})
     assert (result.returncode, repaired.returncode) == (1, 1)
     assert f"NOT WELL\tlock\tthe store was busy for 0.1 s: {store}/orders.lock" in result.stdout
-    assert f"process {holder.pid} since" in result.stdout
-    assert f"process {holder.pid} since" in repaired.stderr
+    assert f"is held by process {holder.pid}" in result.stdout
+    assert f"is held by process {holder.pid}" in repaired.stderr
     assert tool("doctor").returncode == 0
 
 

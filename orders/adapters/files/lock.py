@@ -4,6 +4,8 @@ It is flock(2): the kernel frees it when its holder dies, however that happens. 
 not free is looked at again and again, at first without a pause: it is held for a fraction of a
 millisecond, and to be woken costs more. But that favours whoever looks at the right moment: who
 had no luck for a while waits in the kernel's own queue.
+
+Who holds the lock is what Linux lists in `/proc/locks`; elsewhere each holder writes it down.
 """
 
 import errno
@@ -24,6 +26,8 @@ SPIN = 0.0002  # seconds of looking at a lock that is not free, without a pause
 FIRST_PAUSE = 0.00025  # seconds; each pause is twice the one before,
 LONGEST_PAUSE = 0.001  # up to this
 QUEUE_AFTER = 0.01  # seconds of looking
+
+LOCKS = Path("/proc/locks")
 
 
 class FileLock:
@@ -46,6 +50,7 @@ class FileLock:
         self.is_held = False
         self._descriptor: int | None = None
         self._file = (0, 0)  # its device and inode
+        self._is_listed = LOCKS.exists()
         self._waiters: set[_Waiter] = set()
 
     @contextmanager
@@ -102,7 +107,7 @@ class FileLock:
                 if self._is_in_place():
                     break
                 self.close()  # somebody has deleted the file: others lock its successor
-            if not reading:  # who reads holds it for a moment, and changes nothing
+            if not (reading or self._is_listed):  # who reads holds it briefly, and changes nothing
                 _say_who_holds(self._descriptor)
         except BaseException:
             self.close()  # which unlocks it, if Ctrl-C came in between
@@ -156,10 +161,10 @@ class FileLock:
         self._use(descriptor)
 
     def _holder(self) -> str:
-        try:
-            return self.path.read_text("utf-8", "replace").strip() or "another process"
-        except OSError:
-            return "another process"
+        found = ""
+        with suppress(OSError, ValueError):  # as a system may not list it, or a file not have it
+            found = _listed(self.path) if self._is_listed else self.path.read_text("utf-8").strip()
+        return found or "another process"
 
     def _use(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
@@ -213,6 +218,16 @@ class _Waiter(Thread):
         with self._decision:
             self._is_finished = True
             return self._is_locked
+
+
+def _listed(path: Path) -> str:
+    """Return who holds the lock on a file, as Linux lists it: ``process 26147``."""
+    inode = f":{path.stat().st_ino}"
+    for line in LOCKS.read_text().splitlines():
+        _, kind, *_, process, file, _, _ = line.split()
+        if kind == "FLOCK" and file.endswith(inode) and int(process) > 0:  # in our container
+            return f"process {process}"
+    return ""
 
 
 def _say_who_holds(descriptor: int) -> None:

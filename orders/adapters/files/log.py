@@ -388,6 +388,6 @@ class EventLog:
             self._ledger.apply(line.deliveries, line.owner, found.start, line.claimed)
             self._learned = found.end
         self._settled = max(self._settled, line.settled)
-        self._synced = max(self._synced, line.settled, line.synced)
+        self._synced = max(self._synced, line.synced or line.settled)
         if self._end is None or found.end > self._end:
             self._end, self._tail, self._time = found.end, found.raw[-TAIL:], line.time

@@ -101,6 +101,7 @@ class LogFile:
     def _identify(self, status: os.stat_result | None) -> None:
         """Know the file again; another one in its place would be another store."""
         identity = None if status is None else (status.st_dev, status.st_ino)
-        if self._identity not in {None, identity}:
-            raise ForeignFile(self.path, "was removed or replaced while in use")
-        self._identity = identity
+        if identity != self._identity:
+            if self._identity is not None:
+                raise ForeignFile(self.path, "was removed or replaced while in use")
+            self._identity = identity

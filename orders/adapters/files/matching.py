@@ -1,6 +1,7 @@
 """Which lines of the log may have what a `Match` wants, told from their bytes alone."""
 
 import re
+from functools import lru_cache
 
 import msgspec
 
@@ -21,8 +22,7 @@ def containing(match: Match) -> Wanted | None:
     parts = [] if match.order_id is None else [as_written(match.order_id)]
     if match.subscriber is not None:
         parts.append(b'"subscriber":%s' % msgspec.json.encode(match.subscriber))
-    kinds = [kind for kind in message_classes().values() if issubclass(kind, tuple(match.types))]
-    parts += [b'"type":"%s' % kind.__name__.encode() for kind in kinds]  # of whatever revision
+    parts += _tags(tuple(match.types), len(message_classes()))
     if not ids and not parts:
         return _nothing if match.types else None
     if len(ids) <= ONE_BY_ONE:
@@ -41,6 +41,13 @@ def with_changes() -> Wanted:
 def with_deliveries(raw: bytes) -> bool:
     """Return whether a line may say something of deliveries."""
     return b'"deliveries":' in raw
+
+
+@lru_cache
+def _tags(families: tuple[type, ...], _known: int) -> list[bytes]:
+    """Return how messages of these classes and their subclasses are tagged, at any revision."""
+    kinds = [kind for kind in message_classes().values() if issubclass(kind, families)]
+    return [b'"type":"%s' % kind.__name__.encode() for kind in kinds]
 
 
 def _nothing(_raw: bytes) -> bool:
