@@ -23,6 +23,7 @@ from .messaging.subscriptions import Subscriber, log_failure, log_warning
 from .settings import MEMORY, Deliver, Settings, without_password
 
 if TYPE_CHECKING:
+    from .adapters.files.reader import Watch
     from .application.worker import Worker
     from .projections.policy import Policy
     from .projections.projection import Projection
@@ -169,6 +170,7 @@ def bootstrap(
     strict: bool = False,
     on_failure: Callable[[Subscriber, Event, BaseException], None] = log_failure,
     on_warning: Callable[[str], None] = log_warning,
+    on_reading: "Watch | None" = None,
     **dependencies: Any,
 ) -> App:
     """Wire the order system; the store is touched when it is first needed.
@@ -183,6 +185,8 @@ def bootstrap(
         strict: for tests: what a subscriber raises is raised by whoever sent or emitted.
         on_failure: called with (subscriber, event, error) when a delivery has failed.
         on_warning: called with a sentence when something was survived.
+        on_reading: entered, where the store is a directory, with how many bytes are read when
+            these are many; yields what is called with how many are read by now.
         dependencies: what handlers may ask for by name; `notifier=...` replaces that of `settings`.
 
     Raises:
@@ -200,7 +204,7 @@ def bootstrap(
         raise WiringError(f"{name} and {store.location} are two stores", "give one of them")
     run = None
     if store is None:
-        store, run = _open(str(data or settings.data), settings, on_warning)
+        store, run = _open(str(data or settings.data), settings, on_warning, on_reading)
     is_deferring = (deliver or settings.deliver) == "worker"
     app = App(store, on_failure, on_warning, is_strict=strict, is_deferring=is_deferring)
     app.deliveries.run = run or app.deliveries.run
@@ -216,7 +220,7 @@ def bootstrap(
 
 
 def _open(
-    data: str, settings: Settings, warn: Callable[[str], None]
+    data: str, settings: Settings, warn: Callable[[str], None], watch: "Watch | None"
 ) -> tuple[Store, Callable[[Subscriber, Event], object] | None]:
     """Return the engine for a store, and what runs subscribers where a fault is to happen."""
     if data == MEMORY:
@@ -235,7 +239,7 @@ def _open(
     from .adapters.files.store import FilesStore  # noqa: PLC0415 - same
 
     timeout = settings.lock_timeout
-    return FilesStore(Path(data), lock_timeout=timeout, disk=disk, warn=warn), run
+    return FilesStore(Path(data), lock_timeout=timeout, disk=disk, warn=warn, watch=watch), run
 
 
 def _open_server(scheme: str, url: str, settings: Settings) -> Store:

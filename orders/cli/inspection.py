@@ -75,6 +75,7 @@ def show_record(console: Console, app: App, record: Record, *, json: bool = Fals
         from . import rendering  # noqa: PLC0415 - Rich takes 50 ms to import
         from .lines import lines_of  # noqa: PLC0415 - a start pays for what it uses
 
+        console.reading.silence_ends()
         rendering.show(*map(rendering.draw_line, lines_of(record, app)))
     else:
         console.records(rows.record_rows(record))

@@ -75,6 +75,7 @@ def open_app(context: typer.Context, data: str, *, defer: bool) -> App:
         deliver="worker" if defer else None,
         on_failure=console.delivery_failed,
         on_warning=console.warn,
+        on_reading=console.reading.of,
         **own,
     )
 

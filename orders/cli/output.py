@@ -29,6 +29,7 @@ from ..messaging.subscriptions import Subscriber
 from ..tools.json_lines import as_json
 from . import rows
 from .mistakes import UsageError, explain
+from .waiting import ReadingBar
 
 PLAIN_WIDTH = 80  # columns of a page that no terminal shows
 
@@ -63,6 +64,7 @@ class Console:
         self.draws = _is_terminal(sys.stdout)
         self.store: str | None = None  # that the command was given
         self.notices_to: Literal["stdout", "stderr", "nowhere"] = "stdout"
+        self.reading = ReadingBar()
 
     def run(self, command: Callable[[], int | None]) -> int:
         """Run a command; say what stopped it, and return the status to exit with."""
@@ -112,6 +114,7 @@ class Console:
         It is one line, unless somebody reads it on a terminal that is narrower; what to try
         stands on a line of its own.
         """
+        self.reading.silence_ends()
         said = f"{mark} {safe(text)}" if mark else safe(text)
         if sys.stderr.isatty():
             width = os.get_terminal_size(sys.stderr.fileno()).columns
@@ -176,10 +179,10 @@ class Console:
         """Print rows, one a line, full values separated by tabs."""
         self._print("\t".join(map(safe, row)) for row in rows)
 
-    @staticmethod
-    def _print(lines: Iterable[str]) -> None:
+    def _print(self, lines: Iterable[str]) -> None:
         try:
             for line in lines:
+                self.reading.silence_ends()
                 sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
         except BrokenPipeError:  # Typer would make it a failure
@@ -245,6 +248,7 @@ class Console:
         """Deliver a notice to where this command's notices go (see `Notifier`)."""
         if self.notices_to == "nowhere":
             return
+        self.reading.silence_ends()
         stream = getattr(sys, self.notices_to)
         if _is_terminal(stream):
             from . import rendering  # noqa: PLC0415 - Rich takes 50 ms to import

@@ -22,7 +22,7 @@ from .ledger import Key, Ledger
 from .line import BEGINNING, FORMAT, NOTHING, Encoded, Line, Outstanding, Position, Summary
 from .lock import FileLock
 from .log_file import LogFile
-from .reader import Entry, Found, L, LogReader, Wanted
+from .reader import Entry, Found, L, LogReader, Wanted, Watch
 
 UNSYNCED = 1 << 15  # bytes that may wait for a sync; a newcomer has to read them
 UNLISTED = 1 << 16  # bytes after which a line lists what is pending, or a newcomer reads them
@@ -38,6 +38,7 @@ class EventLog:
         lock: held to append, and to learn how far committed lines go.
         disk: does the file calls.
         vouched: returns the byte before which other files prove that all was on the disk.
+        watch: is entered for whatever takes long to read.
 
     Attributes:
         kept: where the copy is of what was cut off last.
@@ -45,14 +46,19 @@ class EventLog:
     """
 
     def __init__(
-        self, path: Path, lock: FileLock, disk: Disk, vouched: Callable[[], int] = lambda: 0
+        self,
+        path: Path,
+        lock: FileLock,
+        disk: Disk,
+        vouched: Callable[[], int] = lambda: 0,
+        watch: Watch | None = None,
     ) -> None:
         self.path = path
         self.kept: Path | None = None
         self.threads = lock.threads
         self._lock = lock
         self._disk = disk
-        self._reader = LogReader(path, disk, lambda: max(self._synced, vouched()))
+        self._reader = LogReader(path, disk, lambda: max(self._synced, vouched()), watch)
         self._file = LogFile(path, disk)
         self._end: Position | None = None  # where the log ended when last looked at
         self._tail = b""  # of the line there

@@ -8,6 +8,7 @@ lines that were never acknowledged. Whatever else is not as written is an error.
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
@@ -24,6 +25,11 @@ BIG_BLOCK = 1 << 20
 SECTOR = 512  # bytes that a disk writes whole or not at all
 
 Wanted = Callable[[bytes], object]  # whether a line, as it stands in the file, is to be decoded
+Watch = Callable[[int], AbstractContextManager[Callable[[int], object]]]
+"""Is entered with a number of bytes to read, and yields what is told how many are read by now."""
+
+LONG = 1 << 24  # bytes that take long enough to read for somebody to watch it
+
 L = TypeVar("L", bound=Line[Message] | Frame)
 
 
@@ -46,12 +52,16 @@ class LogReader:
         path: the file, for errors.
         disk: does the file calls.
         vouched: returns the byte before which everything is known to have been on the disk.
+        watch: is entered for whatever takes long to read.
     """
 
-    def __init__(self, path: Path, disk: Disk, vouched: Callable[[], int]) -> None:
+    def __init__(
+        self, path: Path, disk: Disk, vouched: Callable[[], int], watch: Watch | None = None
+    ) -> None:
         self.path = path
         self._disk = disk
         self._vouched = vouched
+        self._watch = watch or _unwatched
 
     def entries(
         self,
@@ -71,25 +81,28 @@ class LogReader:
             UnreadableMessage: it is, but it needs another version of a program.
         """
         offset, seq = after
-        for lines, are_ended in self._blocks(descriptor, after.offset, end):
-            for raw in lines:
-                start, seq = offset, seq + 1
-                offset += len(raw) + 1
-                is_wanted = wanted is None or wanted(raw)
-                if not is_wanted and codec.is_sound(raw, seq):
-                    continue
-                try:
-                    line = _numbered(decode(raw), seq)
-                except codec.UnreadableLineError as error:
-                    raise UnreadableMessage(self.path, seq, str(error)) from error
-                except ValueError as error:
-                    is_torn = not are_ended and codec.is_torn(raw, seq)
-                    is_unstored = is_torn or self._is_unwritten(descriptor, start)
-                    if is_unstored and self._vouched() <= start:
-                        return
-                    raise LogDamaged(self.path, seq, str(error)) from error
-                if is_wanted:
-                    yield Found(line, Position(start, seq - 1), Position(offset, seq), raw)
+        size = end - after.offset
+        with self._watch(size) if size >= LONG else _unwatched(size) as tell:
+            for lines, are_ended in self._blocks(descriptor, after.offset, end):
+                for raw in lines:
+                    start, seq = offset, seq + 1
+                    offset += len(raw) + 1
+                    is_wanted = wanted is None or wanted(raw)
+                    if not is_wanted and codec.is_sound(raw, seq):
+                        continue
+                    try:
+                        line = _numbered(decode(raw), seq)
+                    except codec.UnreadableLineError as error:
+                        raise UnreadableMessage(self.path, seq, str(error)) from error
+                    except ValueError as error:
+                        is_torn = not are_ended and codec.is_torn(raw, seq)
+                        is_unstored = is_torn or self._is_unwritten(descriptor, start)
+                        if is_unstored and self._vouched() <= start:
+                            return
+                        raise LogDamaged(self.path, seq, str(error)) from error
+                    if is_wanted:
+                        yield Found(line, Position(start, seq - 1), Position(offset, seq), raw)
+                tell(offset - after.offset)
 
     def at(self, descriptor: int, position: Position, end: int) -> Entry | None:
         """Return the line that begins at a position, if one does."""
@@ -209,6 +222,10 @@ class LogReader:
     def _read(self, descriptor: int, size: int, offset: int) -> bytes:
         with available(self.path):
             return self._disk.read(descriptor, size, offset)
+
+
+def _unwatched(_size: int) -> AbstractContextManager[Callable[[int], object]]:
+    return nullcontext(lambda _read: None)
 
 
 def _numbered(line: L, seq: int) -> L:

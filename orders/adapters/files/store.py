@@ -46,7 +46,7 @@ from .lock import FileLock
 from .log import EventLog
 from .matching import containing, with_deliveries
 from .orders import Orders
-from .reader import Entry
+from .reader import Entry, Watch
 from .snapshots import Snapshots, proven
 
 POLL = 0.05  # seconds between two looks at the log's size
@@ -64,6 +64,7 @@ class FilesStore:
         lock_timeout: seconds to wait for another process.
         disk: does the file calls; a test may give one that fails.
         warn: called with a sentence when something was survived.
+        watch: is entered for whatever takes long to read.
 
     Attributes:
         directory: where the files are.
@@ -78,6 +79,7 @@ class FilesStore:
         lock_timeout: float = 10.0,
         disk: Disk | None = None,
         warn: Callable[[str], None] = ignore,
+        watch: Watch | None = None,
     ) -> None:
         self.directory = Path(directory)
         self.location = str(self.directory.absolute())
@@ -87,6 +89,7 @@ class FilesStore:
         self.disk = disk or Disk()
         self._lock_timeout = lock_timeout
         self._warn = warn
+        self._watch = watch
         self._compose()
         abandon_in_children(self)
 
@@ -94,7 +97,7 @@ class FilesStore:
         """Begin with nothing open and nothing known."""
         self.lock = FileLock(self.directory / "orders.lock", self._lock_timeout)
         self.leases = Leases(self.directory / ".running", self.disk)
-        self.log = EventLog(self.log_path, self.lock, self.disk, self._vouched)
+        self.log = EventLog(self.log_path, self.lock, self.disk, self._vouched, self._watch)
         self.state = self.new_state()
         self.snapshots = Snapshots(self.directory / "projections", self.log, self.disk)
         self._accounts = Accounts()
