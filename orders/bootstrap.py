@@ -182,7 +182,7 @@ def bootstrap(
         store: an engine of one's own, instead of `data`.
         plugins: names of modules to install; else those of `settings`.
         deliver: "here" (at once, by this process) or "worker"; else that of `settings`.
-        strict: for tests: what a subscriber raises is raised by whoever sent or emitted.
+        strict: for tests: what a subscriber raises is raised by whoever sent, emitted or delivers.
         on_failure: called with (subscriber, event, error) when a delivery has failed.
         on_warning: called with a sentence when something was survived.
         on_reading: entered, where the store is a directory, with how many bytes are read when

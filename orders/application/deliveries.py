@@ -37,7 +37,7 @@ Reactor = Callable[[Collection[str]], Subscriber]
 
 Made = Literal["done", "failed", "unknown", "taken"]
 """What came of a claim. Unknown here is its subscriber or the class of its event; one that is
-taken, somebody else was quicker to claim."""
+taken, somebody else was quicker to claim, or to settle."""
 
 
 class Deliveries:
@@ -48,7 +48,7 @@ class Deliveries:
         bus: knows the subscribers.
         uow: makes a subscriber's effects and the record of its run one commit.
         find_reactor: returns what makes the policy of a name react again, or None.
-        is_strict: whether `deliver` raises what a subscriber raises.
+        is_strict: whether what a subscriber raises is raised, after it was recorded.
 
     Attributes:
         bus: the bus.
@@ -86,8 +86,7 @@ class Deliveries:
             error = self._attempt(subscriber, event, delivery, self._tries)
         else:  # published past the log: nothing is recorded
             error = self._run_unrecorded(subscriber, event)
-        if error is not None and self._is_strict:
-            raise error
+        self._raise_if_strict(error)
 
     def recover(self) -> int:
         """Make the deliveries that processes had yet to make when they died.
@@ -181,7 +180,10 @@ class Deliveries:
             unrecorded = None
         with self.bus.handling_of(event):
             error = self._attempt(subscriber, event, delivery, self._tries, unrecorded)
-        if error is not None and self._is_strict:
+        self._raise_if_strict(error)
+
+    def _raise_if_strict(self, error: BaseException | None) -> None:
+        if self._is_strict and error is not None and not isinstance(error, AlreadySettled):
             raise error
 
     def _run_unrecorded(self, subscriber: Subscriber, event: Event) -> BaseException | None:
@@ -229,8 +231,12 @@ class Deliveries:
                 )
                 self._fail(subscriber, event, error, failed, None)
                 return "failed"
-            tries = 1 if attempt.retries > found.retries else TRIES
-            return "failed" if self._attempt(subscriber, event, attempt, tries) else "done"
+            tries = 1 if attempt.retries > found.retries else self._tries
+            failure = self._attempt(subscriber, event, attempt, tries)
+        if isinstance(failure, AlreadySettled):  # our connection was lost meanwhile
+            return "taken"
+        self._raise_if_strict(failure)
+        return "failed" if failure else "done"
 
     def _subscribers(self, deliveries: Iterable[Delivery]) -> dict[str, Subscriber]:
         """Return who makes these deliveries, as far as this process knows them."""
@@ -255,7 +261,7 @@ class Deliveries:
     ) -> BaseException | None:
         """Run the subscriber until it succeeds, `tries` times at most; record what came of it.
 
-        Returns why it failed, or None.
+        Returns why it failed, AlreadySettled where somebody else has settled it, or None.
         """
         failures: tuple[Failure, ...] = ()
         first = max(delivery.attempts, 1)
@@ -269,10 +275,10 @@ class Deliveries:
             except KeyboardInterrupt:
                 self._store.release()
                 raise
-            except AlreadySettled:  # by somebody else
+            except AlreadySettled as error:  # by somebody else
                 if seen is not None:
                     raise
-                return None
+                return error
             except BaseException as error:
                 failure, outcome = error, _outcome(delivery, attempt, start, error, failures)
                 failures += (Failure(outcome.seconds, outcome.error or ""),)
@@ -298,8 +304,8 @@ class Deliveries:
         try:
             with self._uow.begin() as uow:
                 uow.unit.settle(outcome, seen)
-        except AlreadySettled:
-            return None
+        except AlreadySettled as error:
+            return error
         except StoreError as error:
             self._store.release()
             if seen is not None:

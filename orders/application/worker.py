@@ -155,7 +155,16 @@ class Worker:
         self._failed.pop(found.key, None)
         if made == "unknown":
             self._unknown.add(found.key)
-        elif made != "taken":
+        elif made == "taken":
+            if self._claimed.pop(found.key, None) is not None:
+                event, subscriber = found.key
+                self._warn(
+                    OrdersError(
+                        f"the delivery of {event} to {subscriber} was made by somebody else, too:"
+                        " the connection was lost meanwhile"
+                    )
+                )
+        else:
             self._last = time.monotonic()
             self.tally["taken over", found.subscriber] += attempt.deaths > found.deaths
             self.tally["retried", found.subscriber] += attempt.retries > found.retries

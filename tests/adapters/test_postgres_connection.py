@@ -11,7 +11,7 @@ from conftest import Sales
 from postgres_proxy import Proxy
 from test_store_contract import again, commit_of, notified, numbers, outcome, place
 
-from orders import PlaceOrder, bootstrap
+from orders import OrderCreated, PlaceOrder, bootstrap
 from orders.adapters.postgres.store import PostgresStore
 from orders.application.store import Commit, Delivery
 from orders.domain.order import Order
@@ -188,6 +188,32 @@ def test_a_lease_outlives_a_lost_connection(url, proxy, open_store):
     assert store.connection.lease == lease
     assert [pending.is_abandoned for pending in other.pending()] == [False]
     assert not other.claim([(delivery, again(delivery))])
+
+
+def test_a_worker_says_if_another_one_has_made_what_it_was_at_when_its_connection_was_lost(
+    url, postgres
+):
+    warnings = []
+    with (
+        bootstrap(url, deliver="worker", notifier=Sales()) as app,
+        bootstrap(url, deliver="worker", notifier=Sales()) as other,
+    ):
+
+        def lose_connection(_):
+            (pid,) = app.store.connection.rows("select pg_backend_pid()")[0]
+            assert postgres.execute("select pg_terminate_backend(%s, 5000)", pid) == [(True,)]
+            other.worker(["audit"]).run(until_idle=0)
+
+        app.bus.subscribe(OrderCreated, lose_connection, name="audit")
+        other.bus.subscribe(OrderCreated, lambda _: None, name="audit")
+        app.bus.send(PlaceOrder(items=("rope",)))
+        worker = app.worker(["audit"], warn=warnings.append)
+        worker.run(until_idle=0)
+        (account,) = [one for one in app.store.deliveries() if one.delivery.subscriber == "audit"]
+        assert (account.delivery.status, account.delivery.attempts) == ("done", 2)
+        assert worker.tally["done", "audit"] == 0
+        (warning,) = warnings
+        assert "to audit was made by somebody else, too" in str(warning)
 
 
 def test_a_session_that_the_server_has_not_missed_yet_is_ended_first(url, proxy, open_store):

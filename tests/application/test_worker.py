@@ -235,6 +235,19 @@ def test_a_worker_that_is_stopped_finishes_what_it_is_at_and_begins_nothing_else
     assert worker.tally["done", "stop"] == 1
 
 
+def test_a_strict_application_raises_what_fails_in_its_worker(sales):
+    def fail(_):
+        raise ValueError("no")
+
+    with bootstrap(":memory:", deliver="worker", strict=True, notifier=sales) as app:
+        app.bus.subscribe(Wished, fail, name="failing")
+        wish(app, 1)
+        with pytest.raises(ValueError, match="no"):
+            app.worker().run(until_idle=0)
+        (account,) = app.store.deliveries("failed")
+        assert account.delivery.attempts == 1
+
+
 def test_a_policy_stops_after_the_commit_that_it_reacts_to(deferring):
     def remember(command):
         worker.stop()
