@@ -43,7 +43,7 @@ ACCESS = """
 local all all trust
 host replication all 127.0.0.1/32 trust
 host all guarded 127.0.0.1/32 scram-sha-256
-host all all 127.0.0.1/32 trust
+host all all samenet trust
 """
 USER = "postgres"
 

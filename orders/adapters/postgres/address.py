@@ -13,8 +13,8 @@ from ...settings import without_password
 SCHEMA = "orders"
 LONGEST = 63  # bytes of a name in PostgreSQL
 
-# A machine that vanished is noticed after 10 + 3 * 5 seconds where nothing is under way, and
-# after 20 where something is: keepalives alone do not see what was sent and never acknowledged.
+# A machine that vanished is noticed after 20 seconds: where there is no `tcp_user_timeout`, after
+# 10 + 3 * 5, as long as nothing that was sent waits to be acknowledged.
 KEEPALIVES = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
