@@ -1,10 +1,12 @@
 """A proxy in front of PostgreSQL that counts messages, and cuts the connection at one of them."""
 
 import socket
+import ssl
 import struct
 from contextlib import suppress
 from threading import Lock, Thread
 
+WANTS_TLS = struct.pack("!ii", 8, 80877103)  # a client's first message, if it wants it
 HEADER = 5  # bytes: the kind of a message, and its length without that byte
 
 
@@ -59,14 +61,22 @@ class Proxy:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._server_port))
-                for one in (client, server):
-                    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._pairs.append((client, server))
-                (size,) = struct.unpack("!i", _read(client, 4))
-                server.sendall(struct.pack("!i", size) + _read(client, size - 4))
-                for pair in ((client, server, str.upper), (server, client, str.lower)):
-                    Thread(target=self._pump, args=(*pair, client), daemon=True).start()
+                with suppress(OSError, EOFError):  # of this client
+                    self._join(self._welcome(client))
+
+    def _join(self, client):
+        server = socket.create_connection(("127.0.0.1", self._server_port))
+        self._pairs.append((client, server))
+        for one in (client, server):
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        (size,) = struct.unpack("!i", _read(client, 4))
+        server.sendall(struct.pack("!i", size) + _read(client, size - 4))
+        for pair in ((client, server, str.upper), (server, client, str.lower)):
+            Thread(target=self._pump, args=(*pair, client), daemon=True).start()
+
+    def _welcome(self, client):
+        """Return what to talk to a client by."""
+        return client
 
     def _pump(self, source, target, shown, client):
         with suppress(OSError, EOFError):
@@ -87,6 +97,29 @@ class Proxy:
 
     def __exit__(self, *_):
         self.close()
+
+
+class TlsProxy(Proxy):
+    """A proxy that talks TLS to clients that want it, as the wheel's server cannot.
+
+    Args:
+        server_port: of the server, on 127.0.0.1.
+        certificate: the file that has it, and its key.
+    """
+
+    def __init__(self, server_port, certificate):
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificate)
+        super().__init__(server_port)
+
+    def _welcome(self, client):
+        if client.recv(len(WANTS_TLS), socket.MSG_PEEK) != WANTS_TLS:
+            return client
+        _read(client, len(WANTS_TLS))
+        client.sendall(b"S")
+        encrypted = self._context.wrap_socket(client, server_side=True)
+        encrypted.settimeout(60)  # seconds; without, no thread may write while another one reads
+        return encrypted
 
 
 def _read(source, size):

@@ -1,14 +1,17 @@
 """What people are told when the server does not do as they wish: why, and what to try."""
 
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import postgresql
 import psycopg
 import pytest
 from command_line import done, refused
+from postgres_proxy import TlsProxy
 
 from orders import PlaceOrder
 from orders.adapters.postgres.store import PostgresStore
@@ -67,6 +70,45 @@ def test_whoever_may_not_make_the_schema_may_use_the_one_that_was_made(tool, gua
     postgres.execute(hint)
     assert tool("place", "rope", data=data).returncode == 0
     postgres.execute("drop schema made cascade")
+
+
+@pytest.fixture
+def encrypted(postgres, tmp_path):
+    """Return the URL of a server with a certificate of its own making, as file and in TLS."""
+    if shutil.which("openssl") is None:
+        pytest.skip("the program openssl makes certificates")
+    made = tmp_path / "server.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command += ["-subj", "/CN=shop", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-keyout", made, "-out", "cert.pem"], check=True, capture_output=True)
+    with made.open("a") as file:
+        file.write(Path("cert.pem").read_text())
+    with TlsProxy(postgres.port, made) as proxy:
+        yield lambda **parameters: postgres.url(**parameters).replace(
+            f":{postgres.port}/", f":{proxy.port}/"
+        )
+
+
+def test_a_connection_may_be_encrypted_and_its_certificate_checked(tool, encrypted, url, tmp_path):
+    schema = url.partition("schema=")[2]
+    for parameters in (
+        {"sslmode": "require"},
+        {"sslmode": "verify-full", "sslrootcert": tmp_path / "cert.pem"},
+    ):
+        data = encrypted(schema=schema, **parameters)
+        assert tool("place", "rope", data=data).returncode == 0
+        with closing(PostgresStore(data)) as store:
+            assert store.connection.run(lambda session: session.link.pgconn.ssl_in_use)
+
+
+def test_a_certificate_that_cannot_be_checked_is_refused(tool, encrypted, tmp_path):
+    unknown = encrypted(sslmode="verify-full")
+    refused(tool("list", data=unknown), "root certificate file", "try: give the server's", "FILE")
+    another = {"sslmode": "verify-full", "sslrootcert": "system"}
+    refused(tool("list", data=encrypted(**another)), "verify failed", "?sslrootcert=FILE")
+    misnamed = encrypted(sslmode="verify-full", sslrootcert=tmp_path / "cert.pem")
+    misnamed = misnamed.replace("@127.0.0.1", "@localhost")
+    refused(tool("list", data=misnamed), "does not match", "try: write the host", "names it")
 
 
 def test_an_unknown_host_is_named(tool):
