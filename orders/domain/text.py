@@ -14,6 +14,8 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\
 
 def unsafe_character(text: str) -> str | None:
     """Name the first character that must not be stored (as ``U+001B``), or None."""
+    if text.isprintable():  # which none of them is
+        return None
     match = _UNSAFE.search(text)
     return f"U+{ord(match.group()):04X}" if match else None
 
