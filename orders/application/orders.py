@@ -1,6 +1,6 @@
 """Orders as they are looked up: those that are stored, and those under a unit of work."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..domain.events import Added
@@ -105,7 +105,19 @@ class UnitOrders:
         """Return the id of the order placed with this key, in this unit or before, or None."""
         unit = self._unit
         order_id = unit.keys.get(key, key)
-        return order_id if order_id in unit.orders else self._store.ids(keys=[key]).get(key)
+        if order_id in unit.orders:
+            return order_id
+        return None if key in unit.unused else self._store.ids(keys=[key]).get(key)
+
+    def with_keys(self, keys: Collection[str]) -> Mapping[str, str]:
+        """Return the ids of stored orders by key, of those of these keys that were used before.
+
+        For the others `with_key` does not ask again: should somebody else use one meanwhile, the
+        unit cannot be stored.
+        """
+        found = self._store.ids(keys=keys)
+        self._unit.unused.update(set(keys) - found.keys())
+        return found
 
     def __contains__(self, order_id: object) -> bool:
         is_new = isinstance(order_id, str) and order_id in self._unit.orders

@@ -37,6 +37,7 @@ class Unit:
     Attributes:
         orders: the orders under the unit, by id.
         keys: the ids of new orders, by idempotency key.
+        unused: idempotency keys that no stored order has.
         blocks: those that are open, the innermost last; none once the unit is over.
         process: the id of the process that began it.
     """
@@ -45,6 +46,7 @@ class Unit:
         self.process = os.getpid()
         self.orders: dict[str, Order] = {}
         self.keys: dict[str, str] = {}
+        self.unused: set[str] = set()
         self.blocks: list[Block] = []
         self._causes: list[tuple[int, Message | None]] = []  # each from its serial on
         self._emitted: dict[str, tuple[int, Message]] = {}  # by message id

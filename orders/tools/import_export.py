@@ -75,9 +75,9 @@ class FileOrder(msgspec.Struct, forbid_unknown_fields=True, gc=False):
         key = self.key or self.id
         return key and key.strip()
 
-    def command(self) -> PlaceOrder:
-        """Return the command that places it."""
-        return PlaceOrder(tuple(self.items), self.customer, self.import_key)
+    def command(self, key: str | None) -> PlaceOrder:
+        """Return the command that places it with its `import_key`."""
+        return PlaceOrder(tuple(self.items), self.customer, key)
 
 
 Found = tuple[int, FileOrder | str]  # a line, and the order that begins there, or what is wrong
@@ -204,23 +204,24 @@ def write_file(path: Path, lines: Iterable[str]) -> None:
 
 def _place_chunk(app: App, chunk: list[FileOrder], new: list[str]) -> None:
     """Place the orders in one unit of work; put the ids of the new ones into `new`."""
-    keys = [key for order in chunk if (key := order.import_key) is not None]
+    keys = [order.import_key for order in chunk]
+    wanted = {key for key in keys if key is not None}
     while True:
         new.clear()
-        known = set(app.store.ids(keys=keys))
         try:
-            with app.uow():
-                for order in chunk:
-                    _place(app, order, known, new)
+            with app.uow() as uow:
+                known = set(uow.orders.with_keys(wanted))
+                for order, key in zip(chunk, keys, strict=True):
+                    _place(app, order, key, known, new)
         except KeyTaken:  # somebody imports the same file; what they placed, we skip
             continue
         return
 
 
-def _place(app: App, order: FileOrder, known: set[str], new: list[str]) -> None:
-    if (key := order.import_key) in known:
+def _place(app: App, order: FileOrder, key: str | None, known: set[str], new: list[str]) -> None:
+    if key in known:
         return
-    order_id = app.bus.send(order.command())
+    order_id = app.bus.send(order.command(key))
     if order_id not in app.unit_of_work.unit.orders:  # somebody has used the key since we looked
         return
     if key is not None:

@@ -775,6 +775,23 @@ def test_a_key_that_was_taken_meanwhile_names_the_order_that_has_it(app, other):
     assert (refusal.value.key, refusal.value.order_id) == ("k1", first)
 
 
+def test_keys_that_were_looked_up_together_are_not_asked_for_again(app, other, monkeypatch):
+    first = app.bus.send(PlaceOrder(("rope",), key="used"))
+    with app.uow() as uow:
+        assert uow.orders.with_keys(["used", "new", "newer"]) == {"used": first}
+        with monkeypatch.context() as patch:
+            patch.setattr(app.store, "ids", None)
+            assert uow.orders.with_key("new") is None
+            order_id = app.bus.send(PlaceOrder(("lamp",), key="new"))
+            assert uow.orders.with_key("new") == order_id
+            assert app.bus.send(PlaceOrder(("lamp",), key="new")) == order_id
+    assert app.bus.send(PlaceOrder(("lamp",), key="new")) == order_id
+    with pytest.raises(KeyTaken), app.uow() as uow:
+        assert uow.orders.with_keys(["newer"]) == {}
+        other.bus.send(PlaceOrder(("rug",), key="newer"))
+        app.bus.send(PlaceOrder(("tv",), key="newer"))
+
+
 def test_who_loses_the_race_for_a_key_gets_the_winners_order(app, other, sales):
     won = []
 
