@@ -136,9 +136,8 @@ def unlisted(monkeypatch, tmp_path):
 
 
 def test_where_the_system_lists_no_locks_the_holder_is_named_too(path, unlisted):
-    with FileLock(path, 0).held():
-        with pytest.raises(StoreBusy) as caught, FileLock(path, 0.05).held():
-            pass
+    with FileLock(path, 0).held(), pytest.raises(StoreBusy) as caught, FileLock(path, 0.05).held():
+        pass
     assert f"{path} is held by process {os.getpid()} since 2" in str(caught.value)
 
 
