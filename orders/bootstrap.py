@@ -4,7 +4,8 @@ with bootstrap("data") as app:
     order_id = app.bus.send(PlaceOrder(items=("100 inch TV",)))
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -248,10 +249,21 @@ def _open_server(scheme: str, url: str, settings: Settings) -> Store:
             f"no engine for {scheme} stores",
             "give a directory, postgresql://HOST/DATABASE or :memory:",
         )
-    try:
+    with _installing("a store on PostgreSQL", "psycopg", "postgres"):
         from .adapters.postgres.store import PostgresStore  # noqa: PLC0415 - as the others
+    return PostgresStore(url, lock_timeout=settings.lock_timeout)
+
+
+@contextmanager
+def _installing(what: str, library: str, extra: str) -> Iterator[None]:
+    """Say what to install where a library is missing.
+
+    Raises:
+        OrdersError: it is.
+    """
+    try:
+        yield
     except ImportError as error:
         raise OrdersError(
-            f"a store on PostgreSQL needs psycopg: {error}", 'pip install "orders[postgres]"'
+            f"{what} needs {library}: {error}", f'pip install "orders[{extra}]"'
         ) from error
-    return PostgresStore(url, lock_timeout=settings.lock_timeout)

@@ -24,7 +24,7 @@ TREES = {file: ast.parse(file.read_text()) for file in FILES}
 
 AUDIT = """
 import pkgutil, sys, importlib
-import psycopg  # which reads its own version from a file
+import nats, psycopg  # which read their own version from a file
 SCRIPTS = "orders.__main__", "orders.demos.twenty_lines", "orders.demos.article_wiring"
 seen = []
 def hook(event, arguments):
@@ -77,7 +77,7 @@ UNUSED = {f"orders.{name}" for name in ("cli.rendering", "demos", "queries.trace
 UNUSED |= {f"orders.tools.{name}" for name in ("bench", "copy", "doctor", "import_export")}
 UNUSED |= {"orders.application.worker", "orders.tools.metrics"}
 UNUSED |= {"orders.projections.runners", "orders.adapters.memory", "orders.adapters.files.faults"}
-UNUSED |= {"orders.adapters.postgres", "psycopg"}
+UNUSED |= {"orders.adapters.postgres", "psycopg", "orders.adapters.nats", "nats"}
 FOLLOWING = {"orders.projections"}
 
 

@@ -104,7 +104,7 @@ def test_every_rung_has_a_demo_and_a_file():
 def test_the_map_names_every_package_and_the_order_of_reading_every_file_of_the_heart():
     text = README.split("## Read it")[1]
     packages = {path.name for path in (ROOT / "orders").iterdir() if path.is_dir()}
-    named = set(re.findall(r"`(\w+)/`", text)) - {"files", "postgres", "notifiers"}
+    named = set(re.findall(r"`(\w+)/`", text)) - {"files", "postgres", "nats", "notifiers"}
     assert packages - {"__pycache__"} == named
     reading = text.split("Everything else")[0]
     for name in re.findall(r"`(\w+/\w+\.py)`", reading):

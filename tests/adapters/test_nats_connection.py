@@ -1,0 +1,246 @@
+"""Whatever is wrong with a NATS server is said in one line, with what to try, in good time."""
+
+import asyncio
+import socket
+import subprocess
+import threading
+
+import nats_server
+import pytest
+
+from orders.adapters.nats import connection, refusals
+from orders.adapters.nats.connection import Address, connected, keep_connected
+from orders.adapters.nats.refusals import NatsLost, NatsRefused
+
+
+def connect(url, then=lambda one: one.check_jetstream()):
+    async def main():
+        async with connected(Address.parse(url)) as one:
+            return await then(one)
+
+    return asyncio.run(main())
+
+
+def refusal(url, **options):
+    """Return what is said, and what to try."""
+    with pytest.raises(NatsRefused) as caught:
+        connect(url, **options)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+    return str(caught.value), caught.value.hint
+
+
+@pytest.fixture
+def started():
+    """Start servers that end with the test."""
+    servers = []
+
+    def start(*arguments, **options):
+        servers.append(nats_server.Server(*arguments, **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("url", "location", "servers", "credentials"),
+    [
+        ("nats://host", "nats://host", ["nats://host"], {}),
+        ("tls://host:1", "tls://host:1", ["tls://host:1"], {}),
+        ("nats://me:a%40b@h", "nats://me@h", ["nats://h"], {"user": "me", "password": "a@b"}),
+        ("nats://me:a@b@h", "nats://me@h", ["nats://h"], {"user": "me", "password": "a@b"}),
+        ("nats://token@h", "nats://h", ["nats://h"], {"token": "token"}),
+        ("nats://a,b:2", "nats://a,b:2", ["nats://a", "nats://b:2"], {}),
+        ("nats://a,nats://b", "nats://a,nats://b", ["nats://a", "nats://b"], {}),
+        ("nats://[::1]:7", "nats://[::1]:7", ["nats://[::1]:7"], {}),
+    ],
+)
+def test_a_url_says_where_servers_are_and_who_asks(url, location, servers, credentials):
+    address = Address.parse(url)
+    assert (address.location, address.servers) == (location, servers)
+    assert address.credentials == credentials
+    assert repr(address) == f"Address({location!r})"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "host", "http://host", "nats://", "nats://h:x", "nats://h:0", "nats://h:99999"),
+        *("nats://h/x", "nats://h?x", "nats://h#x", "nats://[::1", "nats://h:1\n", "nats://a,,b"),
+        *("nats", "nats:host", "nats://me:secret@", "nats://secret@h:x"),
+    ],
+)
+def test_what_is_no_url_of_a_server_is_refused_without_its_secret(url):
+    with pytest.raises(NatsRefused, match="it is no URL of a NATS server") as caught:
+        Address.parse(url)
+    assert "secret" not in str(caught.value)
+    assert caught.value.hint.startswith("nats://HOST:4222")
+
+
+# Refusals
+
+
+def test_nobody_listening_is_said():
+    said, hint = refusal("nats://127.0.0.1:1")
+    assert said == "cannot use nats://127.0.0.1:1: connection refused"
+    assert "start the server" in hint
+
+
+def test_a_host_that_there_is_not_is_said():
+    said, hint = refusal("nats://nowhere.invalid")
+    assert (said.partition(": ")[2], hint) == (
+        "there is no such host",
+        "correct the host in the URL",
+    )
+
+
+def test_a_server_without_jetstream_is_told_from_one_without_a_stream(started):
+    server = started(jetstream=None)
+    said, hint = refusal(server.url())
+    assert said.endswith("the server has no JetStream")
+    assert hint == "start the server with JetStream: nats-server -js"
+    said, hint = refusal(
+        started().url(), then=lambda one: one.ask(one.jetstream.stream_info("NONE"))
+    )
+    assert said.endswith("stream not found")
+    assert "--stream" in hint
+
+
+@pytest.mark.parametrize(
+    ("config", "right", "wrong"),
+    [
+        ('authorization { user: me, password: "secret" }', "me:secret", "me:secret2"),
+        ('authorization { token: "secret" }', "secret", "secret2"),
+    ],
+)
+def test_wrong_credentials_are_said_and_right_ones_are_let_in(started, config, right, wrong):
+    server = started(config)
+    connect(server.url(right))
+    for user in (wrong, ""):
+        said, hint = refusal(server.url(user))
+        assert said.endswith("it refuses this user")
+        assert hint.startswith("correct user and password")
+
+
+def test_a_missing_permission_is_said_at_once(started):
+    server = started(
+        'authorization { users: [{ user: me, password: secret, permissions: { publish: "x" } }] }'
+    )
+    said, hint = refusal(server.url("me:secret"))
+    assert 'no permission for publish to "$js.api.info"' in said
+    assert "granted" in hint
+
+
+def test_people_are_told_within_five_seconds():
+    assert refusals.WITHIN <= 4.5  # the rest is for starting
+
+
+def test_a_server_that_hangs_is_said_before_and_after_it_has_let_us_in(started, monkeypatch):
+    for module in (connection, refusals):
+        monkeypatch.setattr(module, "WITHIN", 0.5)
+    server = started()
+
+    async def hang(one):
+        server.pause()
+        return await one.check_jetstream()
+
+    assert "no answer within" in refusal(server.url(), then=hang)[0]
+    said, hint = refusal(server.url())
+    assert said.endswith("no answer within 0.5 s")
+    assert hint.startswith("look whether")
+    server.resume()
+
+
+def test_a_server_that_dies_while_it_is_asked_is_said(started):
+    server = started()
+
+    async def die(one):
+        server.kill()
+        return await one.check_jetstream()
+
+    assert refusal(server.url(), then=die)[0].endswith("the connection was lost")
+
+
+def test_another_kind_of_server_is_said():
+    def answer():
+        client, _ = listening.accept()
+        with client:
+            client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        said, _ = refusal(f"nats://127.0.0.1:{listening.getsockname()[1]}")
+        thread.join()
+    assert said.endswith("it is no NATS server")
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A key and a certificate for 127.0.0.1, which no authority has signed."""
+    command = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
+        " -keyout key.pem -out cert.pem -subj /CN=test -addext subjectAltName=IP:127.0.0.1"
+    )
+    subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
+    return tmp_path / "cert.pem"
+
+
+def test_an_unknown_certificate_is_said_and_a_known_one_is_trusted(
+    started, certificate, monkeypatch
+):
+    key = certificate.with_name("key.pem")
+    server = started(f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}')
+    for scheme in ("tls", "nats"):  # a server that wants TLS gets it
+        said, hint = refusal(server.url(scheme=scheme))
+        assert said.endswith("TLS failed: self-signed certificate")
+        assert hint.startswith("have SSL_CERT_FILE name")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    connect(server.url(scheme="tls"))
+
+
+def test_a_server_without_tls_is_refused_and_not_told_the_password(started):
+    """nats-py would talk to it in plain text."""
+    server = started('authorization { user: me, password: "secret" }\ndebug: true\ntrace: true')
+    said, hint = refusal(server.url("me:secret", scheme="tls"))
+    assert said.endswith("it has no TLS")
+    assert hint == "write nats:// in the place of tls://"
+    assert "CONNECT" not in server.log
+    connect(server.url("me:secret"))
+    assert "CONNECT" in server.log
+
+
+# Going on
+
+
+def test_a_session_whose_server_was_killed_is_begun_anew_once_it_is_there_again(started):
+    server = started()
+    lost = []
+
+    async def session(one):
+        await one.check_jetstream()
+        if not lost:
+            server.kill()
+            await one.check_jetstream()
+        return "done"
+
+    def on_lost(error):
+        lost.append(error)
+        if len(lost) == 2:  # not at once: it cannot be reached for some time
+            server.start()
+
+    assert asyncio.run(keep_connected(Address.parse(server.url()), session, on_lost)) == "done"
+    assert len(lost) >= 2
+    assert all(isinstance(error, NatsLost) for error in lost)
+
+
+def test_a_server_that_was_never_there_is_not_waited_for():
+    lost = []
+    with pytest.raises(NatsLost):
+        asyncio.run(keep_connected(Address.parse("nats://127.0.0.1:1"), None, lost.append))
+    assert lost == []

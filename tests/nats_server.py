@@ -1,0 +1,127 @@
+"""A real nats-server, from a wheel, on a port and in a directory of its own."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+# Ends the server when whoever has our standard input is gone, killed or not.
+WATCHER = """
+import os, shutil, signal, sys
+directory = sys.argv[1]
+sys.stdin.read()
+try:
+    with open(directory + "/pid") as file:
+        os.kill(int(file.read()), signal.SIGKILL)
+except (OSError, ValueError):
+    pass
+shutil.rmtree(directory, ignore_errors=True)
+"""
+
+SAFE = "sync_interval: always"
+PROGRAM = Path(sys.executable).parent / "nats-server"
+READY_WITHIN = 60  # seconds; only a broken machine takes that long
+
+
+class Server:
+    """A server with a store of its own, in a temporary directory; `close` removes it.
+
+    Args:
+        config: lines of its configuration, on top of what every test's server has.
+        jetstream: lines of its JetStream's; None leaves JetStream out.
+
+    Attributes:
+        port: on 127.0.0.1; the same after `start` as before `kill`.
+        directory: of everything.
+    """
+
+    def __init__(self, config="", jetstream=SAFE):
+        if not PROGRAM.exists():
+            pytest.skip("no wheel has nats-server for this platform")
+        self.directory = Path(tempfile.mkdtemp(prefix="orders-nats-"))
+        self.port = -1  # one that is free
+        self._config, self._jetstream = config, jetstream
+        self._process = None
+        self._watcher = subprocess.Popen(
+            [sys.executable, "-S", "-c", WATCHER, self.directory],
+            stdin=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the tests
+        )
+        os.register_at_fork(after_in_child=self._watcher.stdin.close)  # a child may outlive us
+        self.start()
+
+    def start(self, config=None):
+        """Start, or start again, perhaps with another configuration; return when it is ready."""
+        self._config = self._config if config is None else config
+        settings = [
+            f'listen: "127.0.0.1:{self.port}"',
+            f'ports_file_dir: "{self.directory}"',
+            f'pid_file: "{self.directory}/pid"',
+            f'log_file: "{self.directory}/log"',
+            self._config,
+        ]
+        if self._jetstream is not None:
+            store = f'store_dir: "{self.directory}/store"'
+            settings.append(f"jetstream {{\n{store}\n{self._jetstream}\n}}")
+        (self.directory / "config").write_text("\n".join(settings))
+        self._process = subprocess.Popen(
+            [PROGRAM, "-c", self.directory / "config"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self.port = self._await_port()
+
+    def kill(self, number=signal.SIGKILL):
+        """End the server as `kill -9` does."""
+        self._process.send_signal(number)
+        self._process.wait()
+        self._ports().unlink(missing_ok=True)
+
+    def restart(self):
+        """Kill it and start it again, on the same port and store."""
+        self.kill()
+        self.start()
+
+    def pause(self):
+        """Have it hang: it takes connections, and says nothing."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self):
+        self._process.send_signal(signal.SIGCONT)
+
+    def close(self):
+        if self._process.poll() is None:
+            self.kill()
+        self._watcher.stdin.close()
+        self._watcher.wait()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    @property
+    def log(self):
+        return (self.directory / "log").read_text()
+
+    def url(self, user="", scheme="nats"):
+        return f"{scheme}://{user}{'@' * bool(user)}127.0.0.1:{self.port}"
+
+    def _ports(self):
+        return self.directory / f"nats-server_{self._process.pid}.ports"
+
+    def _await_port(self):
+        """Return the port, once the server listens there, which is when it writes the file."""
+        end = time.monotonic() + READY_WITHIN
+        while time.monotonic() < end and self._process.poll() is None:
+            try:
+                (url,) = json.loads(self._ports().read_text())["nats"]
+                return int(url.rpartition(":")[2])
+            except (OSError, ValueError):  # not yet there, or half of it
+                time.sleep(0.005)
+        raise AssertionError(f"nats-server does not start: {self.log[-2000:]}")
