@@ -25,6 +25,7 @@ from .settings import MEMORY, Deliver, Settings, without_password
 
 if TYPE_CHECKING:
     from .adapters.files.reader import Watch
+    from .adapters.nats.relay import Relay
     from .application.worker import Worker
     from .projections.policy import Policy
     from .projections.projection import Projection
@@ -143,6 +144,20 @@ class App:
             if not subscribers or name in subscribers
         ]
         return Worker(self.store, self.deliveries, policies, subscribers=subscribers, **options)
+
+    def relay(self, url: str, **options: Any) -> "Relay":
+        """Return a relay of this store's events to a NATS server.
+
+        Args:
+            url: of the server.
+            options: as those of `Relay`.
+
+        Raises:
+            OrdersError: it is no URL of a NATS server, or nats-py is not installed.
+        """
+        with _installing("a relay", "nats-py", "nats"):
+            from .adapters.nats.relay import Relay  # noqa: PLC0415 - only relays need it
+        return Relay(self.store, url, **options)
 
     def close(self) -> None:
         """Let go of the store."""

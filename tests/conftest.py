@@ -15,8 +15,10 @@ import time
 import warnings
 from contextlib import closing
 from pathlib import Path
+from uuid import uuid4
 
 import forked
+import nats_server
 import pexpect
 import postgresql
 import psycopg
@@ -30,6 +32,7 @@ NOT_RUN = "the time of --long-for was over"
 
 ON_POSTGRES = 2  # tests of each file that is run on both engines, in the short form
 POSTGRES = os.environ.get("ORDERS_TEST_POSTGRES")  # the URL of a server to use instead of ours
+NATS = os.environ.get("ORDERS_TEST_NATS")  # the same
 
 
 def pytest_collection_finish():
@@ -93,6 +96,39 @@ def server():
     server = postgresql.Server()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def nats_url():
+    """The URL of a nats-server that no test stops, perhaps one that others use, too."""
+    if NATS:
+        yield NATS
+        return
+    server = nats_server.Server()
+    yield server.url()
+    server.close()
+
+
+@pytest.fixture
+def start_nats():
+    """Start servers for one test, which may kill them; as `nats_server.Server` is made."""
+    servers = []
+
+    def start(*arguments, **options):
+        servers.append(nats_server.Server(*arguments, **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def stream(nats_url):
+    """The name of a stream that does not exist yet on the server of `nats_url`."""
+    name = f"test_{uuid4().hex}"
+    yield name
+    nats_server.run(nats_url, lambda jetstream: jetstream.delete_stream(name), missing=None)
 
 
 @pytest.fixture(scope="session")

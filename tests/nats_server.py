@@ -1,5 +1,6 @@
 """A real nats-server, from a wheel, on a port and in a directory of its own."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -10,7 +11,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import nats
 import pytest
+from nats.errors import TimeoutError as NothingMore
+from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.errors import NotFoundError
 
 # Ends the server when whoever has our standard input is gone, killed or not.
 WATCHER = """
@@ -124,4 +129,44 @@ class Server:
                 return int(url.rpartition(":")[2])
             except (OSError, ValueError):  # not yet there, or half of it
                 time.sleep(0.005)
-        raise AssertionError(f"nats-server does not start: {self.log[-2000:]}")
+        self.close()
+        raise AssertionError(f"nats-server does not start with {self._config}")
+
+
+class Missing(Exception):
+    """Stands for no default."""
+
+
+def run(url, ask, missing=Missing):
+    """Return what `ask` makes of a JetStream; `missing`, if given, where it finds nothing."""
+
+    async def main():
+        client = await nats.connect(url, max_reconnect_attempts=1)
+        try:
+            return await ask(client.jetstream())
+        finally:
+            await client.close()
+
+    try:
+        return asyncio.run(main())
+    except NotFoundError:
+        if missing is Missing:
+            raise
+        return missing
+
+
+def messages(url, stream):
+    """Return all messages of a stream, oldest first."""
+
+    async def ask(jetstream):
+        left = (await jetstream.stream_info(stream)).state.messages
+        config = ConsumerConfig(ack_policy=AckPolicy.NONE)
+        reader = await jetstream.pull_subscribe(">", stream=stream, config=config)
+        found = []
+        while len(found) < left:
+            found += await reader.fetch(min(500, left - len(found)), timeout=30)
+        with pytest.raises(NothingMore):
+            await reader.fetch(1, timeout=0.01)
+        return found
+
+    return run(url, ask)

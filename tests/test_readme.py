@@ -1,15 +1,23 @@
 """The README says what is so: its transcripts are replayed, its commands are CI's."""
 
+import json
 import os
 import re
 import runpy
 import shutil
+import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
+import nats_server
 import typer
 
+from orders import PlaceOrder
+from orders.adapters.nats.cloudevents import decode, encode
+from orders.application.store import Record
 from orders.cli import app
 from orders.settings import Settings
 
@@ -41,6 +49,7 @@ def replayed(block, directory, **env):
 
 
 ON_A_SERVER = "## When one machine is not enough"
+OTHERS = "## Other services"
 
 
 def transcripts(text):
@@ -64,7 +73,7 @@ def test_the_transcript_on_a_server_is_what_the_commands_print(postgres, tmp_pat
 
 
 def test_the_python_examples_run_one_after_the_other_and_their_comments_are_true(tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", README.split(OTHERS)[0], re.DOTALL)
     assert len(blocks) == 3
     for block in blocks:
         checked = re.sub(
@@ -75,6 +84,43 @@ def test_the_python_examples_run_one_after_the_other_and_their_comments_are_true
         )
         assert run.returncode == 0, run.stderr
         assert "assert " in checked
+
+
+def test_the_consumer_of_events_runs_as_it_is_printed_and_takes_each_once(
+    start_nats, tool, send, tmp_path
+):
+    text = README.split(OTHERS)[1]
+    (script,) = re.findall(r"```python\n(\S[^`]*pull_subscribe.*?)```", text, re.DOTALL)
+    assert len([line for line in script.splitlines() if line]) <= 15
+    server = start_nats()
+    script = script.replace("nats://127.0.0.1:4222", server.url())
+    ids = [send(PlaceOrder(items=("rope",)))[0] for _ in range(3)]
+    assert tool("relay", server.url(), "--until-idle", "0").returncode == 0
+    repeat = nats_server.messages(server.url(), "ORDERS")[1].data  # as if an ack had been lost
+    publish = lambda jetstream: jetstream.publish("orders.order-created", repeat)
+    nats_server.run(server.url(), publish)
+    ids.append("the end")
+    end = json.dumps({"id": "the end", "type": "OrderCreated", "subject": "the end"})
+    nats_server.run(server.url(), lambda one: one.publish("orders.order-created", end.encode()))
+    mails = sqlite3.connect(tmp_path / "mails.db")
+    with subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path) as consumer:
+        found = []
+        while not any("the end" in mail for (mail,) in found):
+            assert consumer.poll() is None
+            time.sleep(0.01)
+            with suppress(sqlite3.OperationalError):  # there is no table yet
+                found = mails.execute("select text from mail").fetchall()
+        consumer.kill()
+    mails.close()
+    assert [mail for (mail,) in found] == [f"OrderCreated {id_}" for id_ in ids]
+
+
+def test_the_event_that_is_shown_is_one():
+    (shown,) = re.findall(r"```json\n(.*?)```", README.split(OTHERS)[1], re.DOTALL)
+    received = decode(shown.encode())
+    assert (received.event.items, received.number) == (("rope",), 1)
+    record = Record((), 1, received.event.time, (None, received.event), ())
+    assert encode(received.event, record, 1, received.source).decode() == shown.strip()
 
 
 def test_ci_runs_the_test_command_of_the_readme():

@@ -142,6 +142,9 @@ class MemoryStore:
         with self._appended:
             return self._appended.wait_for(lambda: self._head() > after, timeout)
 
+    def sync(self, until: Cursor) -> None:
+        """Do nothing: nothing here is durable."""
+
     def messages(self, ids: Collection[str]) -> Mapping[str, Message]:
         """Return those of these messages that are stored, by id."""
         with self._current():
@@ -217,6 +220,10 @@ class MemoryStore:
     def save(self, name: str, snapshot: Snapshot) -> None:
         """Keep the snapshot, tables and cursor in one step, in place of the one before."""
         self._snapshots[name] = msgspec.json.encode(snapshot)  # a copy, and proof that it can be
+
+    def saved(self) -> Sequence[str]:
+        """Return the names of the snapshots."""
+        return list(self._snapshots)
 
     # Upkeep
 

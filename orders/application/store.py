@@ -271,6 +271,13 @@ class Store(Protocol):
     def wait(self, after: Cursor, timeout: float) -> bool:
         """Wait until there is something after a place, `timeout` seconds at most."""
 
+    def sync(self, until: Cursor) -> None:
+        """Make durable what stands before a place: to tell others of it is to promise it.
+
+        Raises:
+            NotStored: the disk refuses.
+        """
+
     def messages(self, ids: Collection[str]) -> Mapping[str, Message]:
         """Return those of these messages that are stored, by id."""
 
@@ -313,6 +320,9 @@ class Store(Protocol):
 
     def save(self, name: str, snapshot: Snapshot) -> None:
         """Keep the snapshot, tables and cursor in one step, in place of the one before."""
+
+    def saved(self) -> Sequence[str]:
+        """Return the names of the snapshots."""
 
     def is_due(self, name: str) -> bool:
         """Return whether to bring this snapshot up to date now.

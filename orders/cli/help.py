@@ -49,6 +49,7 @@ GUIDE = {
     "doctor": Guide("Keep", "orders doctor --repair", "repairs what it can, keeping copies"),
     "checkpoint": Guide("Keep", "orders doctor", "checks what it has brought up to date"),
     "replay": Guide("Keep", "orders stats", "shows what two of the projections hold"),
+    "relay": Guide("Keep", "orders doctor", "says how far it is behind"),
     "copy": Guide("Keep", "orders doctor", "with --data TO, checks the copy"),
     "bench": Guide("Keep", "orders explain snapshot", "says why the cost is flat"),
     "demo": Guide("Learn", "orders demo --list", "lists the other runs"),

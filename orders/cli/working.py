@@ -66,7 +66,7 @@ def worker(
         meter.write()
         if console.draws and not json:
             console.say(f"Working on {app.store.location}; Ctrl-C ends it.")
-        with _stopping(one.stop) as heard, console.status(lambda: meter.line):
+        with stopping(one.stop) as heard, console.status(lambda: meter.line):
             one.run(until_idle)
         meter.write()
         console.say(f"{meter.counts()}.")
@@ -126,7 +126,7 @@ class _Meter:
 
 
 @contextmanager
-def _stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
+def stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
     """Call `stop` at the first signal that is to end us; yield the list of those that came.
 
     Ctrl-C a second time raises KeyboardInterrupt. Signals that are ignored stay so.

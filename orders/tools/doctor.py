@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import islice
 
+from ..application import positions
 from ..application.store import Account, Finding, Status
 from ..bootstrap import App
 from ..domain.text import count
@@ -37,6 +38,7 @@ def examine(app: App) -> list[Finding]:
     for name, make in app.policies.items():
         findings += _guarded("policies", partial(_policy, app, name, make))
     findings += _guarded("deliveries", lambda: _deliveries(app))
+    findings += _guarded("relays", lambda: _relays(app))
     return findings
 
 
@@ -153,6 +155,17 @@ def _unknown(accounts: Iterable[Account]) -> Iterator[Finding]:
     if pending := _in_state(accounts, "pending"):
         text = f"{_whose(pending)} wait for a process that has this subscriber"
         yield Finding("waiting", "deliveries", text, "orders --plugin NAME checkpoint")
+
+
+def _relays(app: App) -> Iterator[Finding]:
+    """Say how far relays are behind, as far as the store knows; no server is asked."""
+    for position in positions.positions(app.store):
+        where = f"stream {position.stream} of {position.location}"
+        if behind := positions.behind(app.store, position):
+            cure = f"orders relay {position.location} --stream {position.stream}"
+            yield Finding("waiting", "relays", f"{where} is {count(behind, 'event')} behind", cure)
+        else:
+            yield Finding("ok", "relays", f"{where} has every event")
 
 
 def _in_state(accounts: Iterable[Account], status: Status) -> list[Account]:

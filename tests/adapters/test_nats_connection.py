@@ -2,15 +2,17 @@
 
 import asyncio
 import socket
-import subprocess
 import threading
+from pathlib import Path
 
-import nats_server
 import pytest
 
 from orders.adapters.nats import connection, refusals
 from orders.adapters.nats.connection import Address, connected, keep_connected
 from orders.adapters.nats.refusals import NatsLost, NatsRefused
+
+# A key, and its certificate for 127.0.0.1, which no authority has signed; good until 2126.
+CERTIFICATE = Path(__file__).with_name("certificate.pem")
 
 
 def connect(url, then=lambda one: one.check_jetstream()):
@@ -28,20 +30,6 @@ def refusal(url, **options):
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
     return str(caught.value), caught.value.hint
-
-
-@pytest.fixture
-def started():
-    """Start servers that end with the test."""
-    servers = []
-
-    def start(*arguments, **options):
-        servers.append(nats_server.Server(*arguments, **options))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 # Addresses
@@ -99,13 +87,13 @@ def test_a_host_that_there_is_not_is_said():
     )
 
 
-def test_a_server_without_jetstream_is_told_from_one_without_a_stream(started):
-    server = started(jetstream=None)
+def test_a_server_without_jetstream_is_told_from_one_without_a_stream(start_nats):
+    server = start_nats(jetstream=None)
     said, hint = refusal(server.url())
     assert said.endswith("the server has no JetStream")
     assert hint == "start the server with JetStream: nats-server -js"
     said, hint = refusal(
-        started().url(), then=lambda one: one.ask(one.jetstream.stream_info("NONE"))
+        start_nats().url(), then=lambda one: one.ask(one.jetstream.stream_info("NONE"))
     )
     assert said.endswith("stream not found")
     assert "--stream" in hint
@@ -118,8 +106,8 @@ def test_a_server_without_jetstream_is_told_from_one_without_a_stream(started):
         ('authorization { token: "secret" }', "secret", "secret2"),
     ],
 )
-def test_wrong_credentials_are_said_and_right_ones_are_let_in(started, config, right, wrong):
-    server = started(config)
+def test_wrong_credentials_are_said_and_right_ones_are_let_in(start_nats, config, right, wrong):
+    server = start_nats(config)
     connect(server.url(right))
     for user in (wrong, ""):
         said, hint = refusal(server.url(user))
@@ -127,8 +115,8 @@ def test_wrong_credentials_are_said_and_right_ones_are_let_in(started, config, r
         assert hint.startswith("correct user and password")
 
 
-def test_a_missing_permission_is_said_at_once(started):
-    server = started(
+def test_a_missing_permission_is_said_at_once(start_nats):
+    server = start_nats(
         'authorization { users: [{ user: me, password: secret, permissions: { publish: "x" } }] }'
     )
     said, hint = refusal(server.url("me:secret"))
@@ -140,24 +128,25 @@ def test_people_are_told_within_five_seconds():
     assert refusals.WITHIN <= 4.5  # the rest is for starting
 
 
-def test_a_server_that_hangs_is_said_before_and_after_it_has_let_us_in(started, monkeypatch):
+def test_a_server_that_hangs_is_said_before_and_after_it_has_let_us_in(start_nats, monkeypatch):
     for module in (connection, refusals):
         monkeypatch.setattr(module, "WITHIN", 0.5)
-    server = started()
+    server = start_nats()
 
     async def hang(one):
         server.pause()
         return await one.check_jetstream()
 
     assert "no answer within" in refusal(server.url(), then=hang)[0]
+    server.pause()
     said, hint = refusal(server.url())
     assert said.endswith("no answer within 0.5 s")
     assert hint.startswith("look whether")
     server.resume()
 
 
-def test_a_server_that_dies_while_it_is_asked_is_said(started):
-    server = started()
+def test_a_server_that_dies_while_it_is_asked_is_said(start_nats):
+    server = start_nats()
 
     async def die(one):
         server.kill()
@@ -180,33 +169,19 @@ def test_another_kind_of_server_is_said():
     assert said.endswith("it is no NATS server")
 
 
-@pytest.fixture
-def certificate(tmp_path):
-    """A key and a certificate for 127.0.0.1, which no authority has signed."""
-    command = (
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
-        " -keyout key.pem -out cert.pem -subj /CN=test -addext subjectAltName=IP:127.0.0.1"
-    )
-    subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
-    return tmp_path / "cert.pem"
-
-
-def test_an_unknown_certificate_is_said_and_a_known_one_is_trusted(
-    started, certificate, monkeypatch
-):
-    key = certificate.with_name("key.pem")
-    server = started(f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}')
+def test_an_unknown_certificate_is_said_and_a_known_one_is_trusted(start_nats, monkeypatch):
+    server = start_nats(f'tls {{ cert_file: "{CERTIFICATE}", key_file: "{CERTIFICATE}" }}')
     for scheme in ("tls", "nats"):  # a server that wants TLS gets it
         said, hint = refusal(server.url(scheme=scheme))
         assert said.endswith("TLS failed: self-signed certificate")
         assert hint.startswith("have SSL_CERT_FILE name")
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
     connect(server.url(scheme="tls"))
 
 
-def test_a_server_without_tls_is_refused_and_not_told_the_password(started):
+def test_a_server_without_tls_is_refused_and_not_told_the_password(start_nats):
     """nats-py would talk to it in plain text."""
-    server = started('authorization { user: me, password: "secret" }\ndebug: true\ntrace: true')
+    server = start_nats('authorization { user: me, password: "secret" }\ndebug: true\ntrace: true')
     said, hint = refusal(server.url("me:secret", scheme="tls"))
     assert said.endswith("it has no TLS")
     assert hint == "write nats:// in the place of tls://"
@@ -218,8 +193,8 @@ def test_a_server_without_tls_is_refused_and_not_told_the_password(started):
 # Going on
 
 
-def test_a_session_whose_server_was_killed_is_begun_anew_once_it_is_there_again(started):
-    server = started()
+def test_a_session_whose_server_was_killed_is_begun_anew_once_it_is_there_again(start_nats):
+    server = start_nats()
     lost = []
 
     async def session(one):
@@ -244,3 +219,19 @@ def test_a_server_that_was_never_there_is_not_waited_for():
     with pytest.raises(NatsLost):
         asyncio.run(keep_connected(Address.parse("nats://127.0.0.1:1"), None, lost.append))
     assert lost == []
+
+
+def test_a_server_that_hangs_from_the_first_question_on_is_not_waited_for(start_nats, monkeypatch):
+    for module in (connection, refusals):
+        monkeypatch.setattr(module, "WITHIN", 0.5)
+    server = start_nats()
+    lost = []
+
+    async def session(one):
+        server.pause()
+        await one.check_jetstream()
+
+    with pytest.raises(NatsLost, match="no answer within"):
+        asyncio.run(keep_connected(Address.parse(server.url()), session, lost.append))
+    assert lost == []
+    server.resume()

@@ -810,6 +810,14 @@ def test_a_snapshot_is_kept_until_the_next(store, another):
     assert store.load("bestsellers") is None
 
 
+def test_the_snapshots_are_known_by_name(store, another):
+    place(store)
+    assert store.saved() == []
+    for name in ("stats", "relay.0f", "stats"):
+        store.save(name, Snapshot(store.head(), {}))
+    assert sorted(store.saved()) == sorted(another.saved()) == ["relay.0f", "stats"]
+
+
 def test_a_snapshot_may_be_empty(store, another):
     place(store)
     empty = Snapshot(store.head(), {})

@@ -217,6 +217,10 @@ class FilesStore:
                 return False
             time.sleep(min(POLL, left))
 
+    def sync(self, until: Cursor) -> None:
+        """Make durable what stands before a place."""
+        self.log.make_durable(Position(*until))
+
     def messages(self, ids: Collection[str]) -> Mapping[str, Message]:
         """Return those of these messages that are stored, by id."""
         return find_messages(self.log, self._accounts, ids)
@@ -338,6 +342,10 @@ class FilesStore:
         """Keep the snapshot, tables and cursor in one step, in place of the one before."""
         with self._writing():
             self.snapshots.save(name, snapshot)
+
+    def saved(self) -> Sequence[str]:
+        """Return the names of the snapshots."""
+        return [path.stem for path in self.snapshots.paths]
 
     def is_due(self, name: str) -> bool:
         """Return whether to bring this snapshot up to date now: it is cheap, or has become so."""

@@ -73,12 +73,14 @@ class Connection:
         address: of the server.
         client: nats-py's.
         jetstream: nats-py's, too.
+        has_answered: whether the server has answered a question.
     """
 
     def __init__(self, address: Address) -> None:
         self.address = address
         self.client = Client()
         self.jetstream = JetStreamContext(self.client, timeout=WITHIN)
+        self.has_answered = False
         self._errors: list[BaseException] = []
         self._trouble = asyncio.Event()
 
@@ -98,11 +100,14 @@ class Connection:
             await asyncio.wait(tasks, timeout=WITHIN, return_when=asyncio.FIRST_COMPLETED)
             if answer.cancelled() or not answer.done():  # nats-py cancels what it gives up
                 self.check()
-            return await asyncio.wait_for(answer, 0)
+            found = await asyncio.wait_for(answer, 0)
         except NatsRefused:
             raise
         except Exception as error:
             raise refused(error, self.address.location) from error
+        else:
+            self.has_answered = True
+            return found
         finally:
             for task in tasks:
                 task.cancel()
@@ -226,13 +231,15 @@ async def keep_connected(
     address: Address,
     session: Callable[[Connection], Awaitable[T]],
     on_lost: Callable[[NatsRefused], None],
-) -> T:
+    is_wanted: Callable[[], bool] = lambda: True,
+) -> T | None:
     """Return what `session` makes of a connection; it is called anew for each one that was lost.
 
     Args:
         address: of the server.
         session: talks to the server, to its end.
         on_lost: called with each failure that is to be survived.
+        is_wanted: asked before each further attempt whether to go on; if not, None is returned.
 
     Raises:
         NatsRefused: the server cannot be reached at first, or refuses.
@@ -245,12 +252,14 @@ async def keep_connected(
                 return await session(connection)
         except NatsRefused as error:
             is_lost = isinstance(error, NatsLost)
-            if is_lost and connection is not None:
+            if is_lost and connection is not None and connection.has_answered:
                 lost_at = time.monotonic()
             if lost_at is None or not (is_lost or time.monotonic() - lost_at < GRACE):
                 raise
             on_lost(error)
         await asyncio.sleep(PAUSE)
+        if not is_wanted():
+            return None
 
 
 def _check(server: str, location: str) -> None:

@@ -35,6 +35,7 @@ _CODES = {  # err_code of JetStream
     10039: "have JetStream enabled for this account",
     10059: "have the stream created, or correct its name with --stream",
     10065: "name the stream that has these subjects with --stream, or take other subjects",
+    10054: "raise max_msg_size of the stream",
     10077: "raise the stream's limits, or have it drop old messages (discard: old)",
 }
 
@@ -69,11 +70,12 @@ def refused(error: BaseException, location: str) -> NatsRefused:
     match error:
         case asyncio.TimeoutError():
             return NatsLost(location, f"no answer within {WITHIN:g} s", _SILENT)
+        case APIError(err_code=code) if code in _CODES:
+            return NatsRefused(location, error.description or _why(error), _CODES[code])
         case ServiceUnavailableError() | NoStreamResponseError() | errors.NoRespondersError():
             return NatsLost(location, "JetStream is not there", NO_JETSTREAM)
         case APIError():
-            said = error.description or _why(error)
-            return NatsRefused(location, said, _CODES.get(error.err_code or 0))
+            return NatsRefused(location, error.description or _why(error))
         case errors.ConnectionClosedError() | errors.StaleConnectionError():
             return NatsLost(location, "the connection was lost", _DOWN)
     return _said(_why(error), location)

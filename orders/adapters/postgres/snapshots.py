@@ -53,6 +53,10 @@ class Snapshots:
             )
         )
 
+    def names(self) -> list[str]:
+        """Return the names of the snapshots."""
+        return [name for (name,) in self._connection.rows("select name from snapshot")]
+
     def is_due(self, name: str) -> bool:
         """Return whether to bring this snapshot up to date now: it is cheap, or has become so."""
         size, behind = self._size_and_behind(name)

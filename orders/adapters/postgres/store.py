@@ -206,6 +206,9 @@ class PostgresStore:
             was_told = self.connection.await_hint(min(pause, left))
             pause = SOON if was_told else min(2 * pause, POLL)
 
+    def sync(self, until: Cursor) -> None:
+        """Do nothing: what can be read is durable."""
+
     def messages(self, ids: Collection[str]) -> Mapping[str, Message]:
         """Return those of these messages that are stored, by id."""
         wanted = set(ids)
@@ -313,6 +316,10 @@ class PostgresStore:
     def save(self, name: str, snapshot: Snapshot) -> None:
         """Keep the snapshot, tables and cursor in one step, in place of the one before."""
         self.snapshots.save(name, snapshot)
+
+    def saved(self) -> Sequence[str]:
+        """Return the names of the snapshots."""
+        return self.snapshots.names()
 
     def is_due(self, name: str) -> bool:
         """Return whether to bring this snapshot up to date now: it is cheap, or has become so."""

@@ -1,0 +1,82 @@
+"""Positions of relays: how far events have been passed on to each stream of another service.
+
+A stream says itself what its last event is. The store remembers it as well, for a stream that
+was emptied, and for `orders doctor`, which asks no server.
+"""
+
+from hashlib import sha256
+
+import msgspec
+
+from ..errors import StoreError
+from ..messaging.message import Event
+from .store import Cursor, Match, Snapshot, Store
+
+_PREFIX = "relay."  # a projection's name has no dot
+
+
+class Position(msgspec.Struct, frozen=True):
+    """How far a stream has the events of a store.
+
+    Attributes:
+        location: the server's URL, without password.
+        stream: its name.
+        event: the id of the last event that it has; empty before the first.
+        sequence: of that event in the stream.
+        number: of the event's record in the log.
+        cursor: a place shortly before that record; before the first event, where to begin.
+    """
+
+    location: str
+    stream: str
+    event: str
+    sequence: int
+    number: int
+    cursor: Cursor
+
+
+def load(store: Store, location: str, stream: str) -> Position | None:
+    """Return what the store remembers of a stream; None where that is nothing that can be used."""
+    return _load(store, _name(location, stream))
+
+
+def keep(store: Store, position: Position) -> None:
+    """Remember a position in place of the one before.
+
+    Raises:
+        StoreError: it cannot be kept.
+    """
+    tables = {"relay": {"1": msgspec.to_builtins(position)}}
+    name = _name(position.location, position.stream)
+    store.save(name, Snapshot(position.cursor, tables))
+
+
+def positions(store: Store) -> list[Position]:
+    """Return the positions of all relays, those in a damaged file excepted."""
+    names = (name for name in store.saved() if name.startswith(_PREFIX))
+    return [position for name in names if (position := _load(store, name)) is not None]
+
+
+def behind(store: Store, position: Position) -> int:
+    """Return how many events the stream does not have yet."""
+    number, is_after = 0, not position.event
+    for record in store.read(position.cursor, match=Match(types=(Event,))):
+        for message in record.messages:
+            if is_after:
+                number += isinstance(message, Event)
+            is_after = is_after or message.id == position.event
+    return number
+
+
+def _name(location: str, stream: str) -> str:
+    return _PREFIX + sha256(f"{location} {stream}".encode()).hexdigest()[:16]
+
+
+def _load(store: Store, name: str) -> Position | None:
+    snapshot = store.load(name)
+    if snapshot is None or snapshot.damage is not None:
+        return None
+    try:
+        return msgspec.convert(snapshot.tables["relay"]["1"], Position)
+    except (LookupError, msgspec.ValidationError) as error:
+        raise StoreError(f"what {store.location} remembers of a relay cannot be read") from error
