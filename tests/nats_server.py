@@ -99,6 +99,7 @@ class Server:
     def pause(self):
         """Have it hang: it takes connections, and says nothing."""
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def resume(self):
         self._process.send_signal(signal.SIGCONT)
