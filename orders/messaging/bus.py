@@ -18,7 +18,7 @@ from threading import Lock
 from types import GeneratorType
 from typing import Any
 
-from pubsub.core import Publisher
+from pubsub.core import Publisher, Topic
 
 from ..errors import (
     DuplicateHandler,
@@ -77,6 +77,7 @@ class MessageBus:
         self.on_published: Callable[[], None] = lambda: None
         self._publisher = Publisher()
         self._publisher.setTopicUnspecifiedFatal()
+        self._topics: dict[type[Message], Topic] = {}  # those that are listened to
         self._handlers: dict[type[Command], tuple[Handler, Handler]] = {}
         self._subscriptions: list[Subscription] = []
         self._heard: dict[type[Event], tuple[Subscriber, ...]] = {}
@@ -152,7 +153,7 @@ class MessageBus:
             raise NoHandler(type(command))
         reply: list[Any] = []
         message = command.caused_by(self._handling.get())
-        self._publisher.sendMessage(command.topic, message=message, reply=reply)
+        self._topics[type(command)].publish(message=message, reply=reply)
         return reply.pop()
 
     def publish(self, *events: Event) -> None:
@@ -178,7 +179,7 @@ class MessageBus:
             while queue:
                 event = queue.popleft()
                 if self.subscribers(type(event)):
-                    self._publisher.sendMessage(event.topic, message=event)
+                    self._topics[type(event)].publish(message=event)
         finally:
             queue.is_open = False  # a task that has inherited it publishes by itself
             self._queue.reset(token)
@@ -261,8 +262,9 @@ class MessageBus:
             self._handling.reset(token)
 
     def _listen(self, message: type[Message], listener: Callable[..., None]) -> None:
-        self._publisher.getTopicMgr().getOrCreateTopic(message.topic, listener)
+        topic = self._publisher.getTopicMgr().getOrCreateTopic(message.topic, listener)
         self._publisher.subscribe(listener, message.topic)
+        self._topics[message] = topic
 
     def _subscriber(self, handler: Handler, name: str | None) -> Subscriber:
         known = {s.subscriber.name: s.subscriber for s in self._subscriptions}

@@ -22,9 +22,7 @@ def check_orders(changes: Sequence[Change], orders: Orders, end: Position) -> No
     if not changes:
         return
     new = [change.state for change in changes if not change.expected]
-    are_new = bool(new) and orders.unknown(
-        [state.id for state in new], min(state.placed_at for state in new), end
-    )
+    are_new = bool(new) and orders.unknown(new, end)
     for change in changes:
         if change.expected or not are_new:
             known = orders.find(change.state.id)

@@ -6,7 +6,6 @@ damaged without any order being lost.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from sys import maxsize
@@ -127,8 +126,8 @@ class Orders:
             found = {order_id: self._keys.get(numbers.get(order_id, "")) for order_id in order_ids}
             return {order_id: document.key for order_id, document in found.items() if document}
 
-    def unknown(self, order_ids: Collection[str], since: datetime, end: Position) -> bool:
-        """Return whether none of these orders, all made at or after that time, is stored by `end`.
+    def unknown(self, orders: Sequence[OrderState], end: Position) -> bool:
+        """Return whether none of these orders is stored by `end`.
 
         Cheaper than `find`, which knows more if the answer is False: nothing is loaded or folded
         in. An order is made before it is stored, so it can only stand in lines of its time or
@@ -136,9 +135,10 @@ class Orders:
         """
         with self._log.threads:
             if self._is_loaded and not self._is_torn and self.position == end:
-                return self._documents.by("id").keys().isdisjoint(order_ids)
-            latest = self._log.latest(since)
-            return not any(msgspec.json.encode(order_id) in latest for order_id in order_ids)
+                return self._documents.by("id").keys().isdisjoint([order.id for order in orders])
+            if not (latest := self._log.latest(min([order.placed_at for order in orders]))):
+                return True
+            return not any(msgspec.json.encode(order.id) in latest for order in orders)
 
     # Folding
 
