@@ -12,6 +12,7 @@ from postgres_proxy import Proxy
 from test_store_contract import again, commit_of, notified, numbers, outcome, place
 
 from orders import OrderCreated, PlaceOrder, bootstrap
+from orders.adapters.postgres import connection
 from orders.adapters.postgres.store import PostgresStore
 from orders.application.store import Commit, Delivery
 from orders.domain.order import Order
@@ -65,7 +66,11 @@ def test_an_order_with_its_delivery_takes_three_round_trips_at_most(url, proxy, 
         assert asked[-4:] == ["S", "Q", "S", "S"]  # with a hint, whose answer nobody waits for
 
 
-def test_a_commit_that_is_cut_at_any_message_is_stored_once_or_not_at_all(url, proxy, open_store):
+@pytest.mark.parametrize("often", [1, connection.OFTEN], ids=["prepared", "not prepared"])
+def test_a_commit_that_is_cut_at_any_message_is_stored_once_or_not_at_all(
+    often, url, proxy, open_store, monkeypatch
+):
+    monkeypatch.setattr(connection, "OFTEN", often)
     store, other = open_store(proxy.url(url)), open_store()
     place(store)
     stored = 1

@@ -80,7 +80,7 @@ class Session(NamedTuple):
         """Return what a query answers; as `link.execute`, in a third of the client's time.
 
         Args:
-            query: with $1 for its first parameter.
+            query: with $1 for its first parameter; of at most 63 bytes, as it is its own name.
             parameters: as text.
 
         Raises:
