@@ -131,7 +131,8 @@ _decoders: dict[int, "_Decoders"] = {}
 _raw_decoder: msgspec.json.Decoder[Line[Any]] = msgspec.json.Decoder(Line[msgspec.Raw])
 _raw_messages_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 _frame_decoder = msgspec.json.Decoder(Frame)
-_summary_decoder = msgspec.json.Decoder(Summary)
+parse_summary = msgspec.json.Decoder(Summary).decode
+"""Decode of a sound line what it says of deliveries."""
 
 
 def encode_messages(messages: Iterable[Message]) -> Encoded:
@@ -180,19 +181,28 @@ def check(raw: bytes) -> bytes:
     Raises:
         ValueError: it is not, or this is no line of a log.
     """
-    if not _is_whole(raw):
+    if raw[-_CRC_LENGTH:] != _CRC % crc32(raw[:-_CRC_LENGTH]):
         what = "the checksum does not match" if is_ours(raw) else "this is no line of a log"
         raise ValueError(what)
     return raw
 
 
 def is_sound(raw: bytes, seq: int) -> bool:
-    """Return whether this is line `seq` as it was written, which takes no decoding."""
-    return _is_whole(raw) and raw.startswith(_BEGINNING % seq)
+    """Return whether this is line `seq` as it was written, in the format that is read here."""
+    return raw[-_CRC_LENGTH:] == _CRC % crc32(raw[:-_CRC_LENGTH]) and raw.startswith(
+        _BEGINNING % seq
+    )
 
 
-def _is_whole(raw: bytes) -> bool:
-    return raw[-_CRC_LENGTH:] == _CRC % crc32(raw[:-_CRC_LENGTH])
+def refuse(raw: bytes, seq: int) -> None:
+    """Say what is wrong with a line that is not sound.
+
+    Raises:
+        UnreadableLineError: a newer version wrote it.
+        ValueError: the line is not what was written, or not where.
+    """
+    _check_format(raw)
+    raise ValueError(f"number {decode_frame(raw).seq} stands at line {seq}")
 
 
 def is_ours(raw: bytes) -> bool:
@@ -208,6 +218,15 @@ def decode(raw: bytes) -> Line[Message]:
         ValueError: the line is not what was written.
     """
     _check_format(raw)
+    return parse(raw)
+
+
+def parse(raw: bytes) -> Line[Message]:
+    """Decode a sound line, as `decode` does.
+
+    Raises:
+        UnreadableLineError: a class of its messages has changed.
+    """
     try:
         return _decoders_of_known().line.decode(raw)
     except msgspec.ValidationError:  # perhaps only of a class that is not defined here
@@ -222,7 +241,7 @@ def decode_summary(raw: bytes) -> Summary:
         ValueError: the line is not what was written.
     """
     _check_format(raw)
-    return _summary_decoder.decode(raw)
+    return parse_summary(raw)
 
 
 def _check_format(raw: bytes) -> None:

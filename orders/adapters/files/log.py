@@ -93,19 +93,19 @@ class EventLog:
         Raises:
             LogDamaged: a line is not what was written.
         """
-        return self._read(after, until, codec.decode, wanted)
+        return self._read(after, until, codec.parse, wanted)
 
     def summaries(
         self, after: Position, until: Position, wanted: Wanted
     ) -> Iterator[Found[Summary]]:
         """Yield what the wanted lines between two positions say of deliveries; see `read`."""
-        return self._read(after, until, codec.decode_summary, wanted)
+        return self._read(after, until, codec.parse_summary, wanted)
 
     def _read(
         self,
         after: Position,
         until: Position | None,
-        decode: Callable[[bytes], L],
+        parse: Callable[[bytes], L],
         wanted: Wanted | None,
     ) -> Iterator[Found[L]]:
         if until is not None and self._end is not None and until <= self._end:
@@ -117,7 +117,7 @@ class EventLog:
             end = end if until is None else min(end, until.offset)
         if end > after.offset:
             with self._file.reading() as descriptor:
-                yield from self._reader.entries(descriptor, after, end, decode, wanted)
+                yield from self._reader.entries(descriptor, after, end, parse, wanted)
 
     def at(self, positions: Iterable[Position]) -> Iterator[Entry]:
         """Yield the lines that begin at these positions, where some do."""
@@ -383,7 +383,7 @@ class EventLog:
         self._ledger, self._learned = Ledger(), self._reader.settled(descriptor, size)
 
     def _summaries(self, descriptor: int, after: Position, end: int) -> Iterator[Found[Summary]]:
-        return self._reader.entries(descriptor, after, end, codec.decode_summary)
+        return self._reader.entries(descriptor, after, end, codec.parse_summary)
 
     def _learn(self, found: Entry | Found[Summary]) -> None:
         """Take over what a line says; to do so twice, interrupted, makes no difference."""

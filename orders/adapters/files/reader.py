@@ -68,7 +68,7 @@ class LogReader:
         descriptor: int,
         after: Position,
         end: int,
-        decode: Callable[[bytes], L],
+        parse: Callable[[bytes], L],
         wanted: Wanted | None = None,
     ) -> Iterator[Found[L]]:
         """Yield the lines between a position and byte `end`; stop at what a crash has left.
@@ -87,11 +87,12 @@ class LogReader:
                 for raw in lines:
                     start, seq = offset, seq + 1
                     offset += len(raw) + 1
-                    is_wanted = wanted is None or wanted(raw)
-                    if not is_wanted and codec.is_sound(raw, seq):
-                        continue
                     try:
-                        line = _numbered(decode(raw), seq)
+                        if not codec.is_sound(raw, seq):
+                            codec.refuse(raw, seq)
+                        if wanted is not None and not wanted(raw):
+                            continue
+                        line = parse(raw)
                     except codec.UnreadableLineError as error:
                         raise UnreadableMessage(self.path, seq, str(error)) from error
                     except ValueError as error:
@@ -100,8 +101,7 @@ class LogReader:
                         if is_unstored and self._vouched() <= start:
                             return
                         raise LogDamaged(self.path, seq, str(error)) from error
-                    if is_wanted:
-                        yield Found(line, Position(start, seq - 1), Position(offset, seq), raw)
+                    yield Found(line, Position(start, seq - 1), Position(offset, seq), raw)
                 tell(offset - after.offset)
 
     def at(self, descriptor: int, position: Position, end: int) -> Entry | None:
