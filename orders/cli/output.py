@@ -228,9 +228,9 @@ class Console:
         if not _is_terminal(sys.stderr):
             yield lambda: None
             return
-        from . import rendering  # noqa: PLC0415 - Rich takes 50 ms to import
+        from . import bars  # noqa: PLC0415 - Rich takes 50 ms to import
 
-        with rendering.progress(what, total) as advance:
+        with bars.progress(what, total) as advance:
             yield advance
 
     @contextmanager
@@ -239,9 +239,9 @@ class Console:
         if not _is_terminal(sys.stderr):
             yield
             return
-        from . import rendering  # noqa: PLC0415 - Rich takes 50 ms to import
+        from . import bars  # noqa: PLC0415 - Rich takes 50 ms to import
 
-        with rendering.status(line):
+        with bars.status(line):
             yield
 
     def notify(self, notice: Notice) -> None:

@@ -5,26 +5,13 @@ reads markup; what is drawn goes through `show`, which keeps text from right to 
 """
 
 import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.live import Live
 from rich.panel import Panel
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
@@ -145,44 +132,6 @@ def page(text: str) -> RenderableType:
     from rich.markdown import Markdown  # noqa: PLC0415 - 50 ms that only `explain` has to pay
 
     return Markdown(text, code_theme="ansi_dark")  # in the terminal's own colours
-
-
-@contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a progress bar on standard error; yield the function that advances it by one."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _RateColumn())
-    console = Console(file=sys.stderr)
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda: bar.advance(task)
-
-
-@contextmanager
-def reading(size: int) -> Iterator[Callable[[int], None]]:
-    """Show on standard error how much of the log is read; yield what sets it. Both in bytes."""
-    columns = (TextColumn("Reading the log"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
-        task = bar.add_task("", total=size)
-        yield lambda read: bar.update(task, completed=read)
-
-
-@contextmanager
-def status(line: Callable[[], str]) -> Iterator[None]:
-    """Keep a line on standard error, below all that is printed; ask for it four times a second."""
-    with Live(
-        get_renderable=lambda: text_of(line(), "dim"),
-        console=Console(file=sys.stderr),
-        transient=True,
-        redirect_stdout=sys.stdout.isatty(),  # what is piped goes its own way
-    ):
-        yield
-
-
-class _RateColumn(ProgressColumn):
-    """How many a second."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f}/s" if task.speed else "", "dim")
 
 
 def text_of(value: Any, style: str = "") -> Text:

@@ -40,9 +40,9 @@ class ReadingBar:
 
     def _tell(self, read: int, size: int) -> None:
         if self._draw is None and time.monotonic() - self._silent_since > PATIENCE:
-            from . import rendering  # noqa: PLC0415 - Rich takes 50 ms to import
+            from . import bars  # noqa: PLC0415 - Rich takes 50 ms to import
 
-            self._draw = self._shown.enter_context(rendering.reading(size))
+            self._draw = self._shown.enter_context(bars.reading(size))
         if self._draw is not None:
             self._draw(read)
 
