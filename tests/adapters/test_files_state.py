@@ -18,7 +18,7 @@ from orders.adapters.files.state import (
     Documents,
     Head,
     Loaded,
-    OrderTables,
+    RawTables,
     StateStorage,
 )
 from orders.domain.order import OrderState
@@ -272,7 +272,7 @@ def test_a_file_that_cannot_be_opened_is_an_error_of_the_store(tmp_path):
 @pytest.fixture
 def documents(kept, path):
     """The orders of a state file as they are loaded for the fold."""
-    tables = StateStorage(path, Disk(), OrderTables).load().tables
+    tables = StateStorage(path, Disk(), RawTables).load().tables
     return Documents(tables["orders"], OrderState)
 
 

@@ -6,6 +6,7 @@ damaged without any order being lost.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from sys import maxsize
@@ -28,11 +29,12 @@ from .state import (
     Documents,
     Head,
     KeyDocument,
-    OrderTables,
+    RawTables,
     StateStorage,
     Tables,
 )
 
+NOTHING = msgspec.Raw(b"{}")
 SMALL = 1 << 20  # bytes; below, every command brings the state file up to date
 
 
@@ -64,7 +66,7 @@ class Orders:
         self._log = log
         self._disk = disk
         self._warn = warn
-        self._storage = StateStorage(path, disk, OrderTables)
+        self._storage = StateStorage(path, disk, RawTables)
         # The fold changes the tables under TinyDB, whose query cache would not notice.
         self._orders = OrderTable(self._storage, "orders", cache_size=0)
         self._is_loaded = False
@@ -72,7 +74,7 @@ class Orders:
         self._is_verified = False
         self._head: Head | None
         self._documents: Documents
-        self._keys: Documents
+        self._raw_keys: msgspec.Raw
         self._take_over(None, {})
 
     # Looking up
@@ -260,13 +262,19 @@ class Orders:
         self.damage = damage
         self._is_loaded = self._is_verified = True
 
-    def _take_over(self, head: Head | None, tables: Tables) -> None:
+    def _take_over(self, head: Head | None, tables: RawTables) -> None:
         self._head = head
-        self._documents = Documents(tables.get("orders", {}), OrderState)
-        self._keys = Documents(tables.get("keys", {}), KeyDocument)
-        self._storage.tables = self.tables()
+        self._documents = Documents(tables.get("orders", NOTHING), OrderState)
+        self._raw_keys = tables.get("keys", NOTHING)
+        self.__dict__.pop("_keys", None)
+        self._storage.tables = {"orders": self._documents}  # which is all that is searched
         self.position = head.position if head else BEGINNING
         self._is_torn = False
+
+    @cached_property
+    def _keys(self) -> Documents:
+        """The table of keys, which takes as long to decode as that of orders, and fewer need."""
+        return Documents(self._raw_keys, KeyDocument)
 
     def _is_made_of_this_log(self, head: Head) -> bool:
         return head.format == FORMAT and self._log.ends_at(head.position, head.line)

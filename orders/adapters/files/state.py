@@ -14,7 +14,7 @@ and begins the file with a table that says which part of the log the state is ma
 
 from collections.abc import ItemsView, ValuesView
 from pathlib import Path
-from typing import Any, BinaryIO, TypedDict
+from typing import Any, BinaryIO
 from zlib import crc32
 
 import msgspec
@@ -28,6 +28,7 @@ FORMAT = 1
 HEAD_SIZE = 4096  # bytes within which the first table ends
 
 Tables = dict[str, dict[str, Any]]
+RawTables = dict[str, msgspec.Raw]  # as those of orders are loaded: most nobody looks at
 
 
 class Head(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -52,24 +53,16 @@ class KeyDocument(msgspec.Struct, frozen=True, gc=False):
     order_id: str
 
 
-class OrderTables(TypedDict):
-    """The tables of orders.json as they are loaded: most of their documents nobody looks at."""
-
-    log: dict[str, dict[str, Any]]
-    orders: dict[str, msgspec.Raw]
-    keys: dict[str, msgspec.Raw]
-
-
 class Documents(dict[str, Any]):
     """A table for TinyDB whose documents, given as raw JSON, are decoded when looked at.
 
     Args:
-        raw: JSON by document number.
-        kind: what to decode it as: a struct.
+        raw: the table's JSON.
+        kind: what to decode its documents as: a struct.
     """
 
-    def __init__(self, raw: dict[str, msgspec.Raw], kind: type[msgspec.Struct]) -> None:
-        super().__init__(raw)
+    def __init__(self, raw: msgspec.Raw, kind: type[msgspec.Struct]) -> None:
+        super().__init__(msgspec.json.decode(raw, type=dict[str, msgspec.Raw]))
         self._decoder = msgspec.json.Decoder(kind)
         self._indexes: dict[str, dict[str, str]] = {}
 
@@ -117,7 +110,7 @@ class Loaded(msgspec.Struct, frozen=True):
     """The state file as found: `head` is None and `damage` says why where it cannot be used."""
 
     head: Head | None
-    tables: Tables
+    tables: Any  # `Tables`, or what else they are loaded as
     damage: str | None
 
 
