@@ -160,7 +160,7 @@ def run_bench(
     ] = 100_000,
     json: JsonOption = False,
 ) -> None:
-    """Measure how many a second: places, imports, events, lists; plain TinyDB beside them.
+    """Measure how many a second: places, imports, events, lists, folds; plain TinyDB beside them.
 
     On an empty store and on a large one, both on the disk of the data directory, then removed.
     """

@@ -30,7 +30,7 @@ BULK = 5_000
 EVENTS = 10_000
 LISTS = 20
 LIMIT = 3.0  # seconds for what a slow competitor does
-STEPS = 7  # for each size
+STEPS = 8  # for each size
 
 MEASURES = {
     "placed": "orders placed one by one, each durable",
@@ -38,6 +38,7 @@ MEASURES = {
     "one_subscriber": "events published to one subscriber",
     "three_subscribers": "events published to three subscribers",
     "listed": "stores opened and the newest 20 orders listed",
+    "folded": "orders folded where a store is opened without its orders.json",
     "tinydb": "orders inserted into plain TinyDB",
     "disk": "the bytes of an order appended and synced: the limit",
     "times_tinydb": "= times faster placed than inserted into plain TinyDB",
@@ -59,6 +60,7 @@ class Rates(NamedTuple):
     one_subscriber: float  # events published
     three_subscribers: float
     listed: float  # lists of the newest 20, the store opened anew for each
+    folded: float  # orders, from the log, the state file being gone
     tinydb: float  # orders inserted into plain TinyDB, its file as large
 
     @property
@@ -117,6 +119,7 @@ def _rates(directory: Path, orders: int) -> Iterator[float]:
             if name != "second":
                 yield _rate(EVENTS, lambda: app.bus.publish(OrderShipped(order_id="1")))
     yield _rate(LISTS, lambda: _list(data))
+    yield _fold(data)
     with _plain_tinydb(directory / "tinydb.json", orders) as database:
         yield _rate(ROUNDS * PLACES, lambda: database.insert(_document()))
 
@@ -174,6 +177,13 @@ def _list(data: Path) -> None:
     with bootstrap(data) as app:
         app.orders.list(limit=20)
         app.orders.count()
+
+
+def _fold(data: Path) -> float:
+    (data / "orders.json").unlink()
+    start = perf_counter()
+    with bootstrap(data) as app:
+        return app.orders.count() / (perf_counter() - start)
 
 
 def _plain_tinydb(path: Path, orders: int) -> TinyDB:

@@ -35,6 +35,7 @@ def test_the_ratios_follow_from_the_rates():
         one_subscriber=1,
         three_subscribers=1,
         listed=1,
+        folded=1,
         tinydb=2,
         disk=1000,
     )
@@ -65,7 +66,7 @@ def test_the_directory_is_removed_when_the_process_is_ended(data, ending):
 
 
 def test_rows_and_json_name_every_measure():
-    rates = bench.Rates(0, *range(1, 8))
+    rates = bench.Rates(0, *range(1, 9))
     assert [row[0] for row in bench.rows([rates, rates])] == [*bench.MEASURES.values()]
     assert {len(row) for row in bench.rows([rates, rates])} == {3}
     assert [*bench.as_object(rates)] == ["orders", *bench.MEASURES]
