@@ -162,7 +162,8 @@ def run_bench(
 ) -> None:
     """Measure how many a second: places, imports, events, lists, folds; plain TinyDB beside them.
 
-    On an empty store and on a large one, both on the disk of the data directory, then removed.
+    Places by one process and by eight at once; beside them what the disk allows. On an empty
+    store and on a large one, both on the disk of the data directory, then removed.
     """
     from ..tools import bench  # noqa: PLC0415 - a start pays for what it uses
 

@@ -7,12 +7,17 @@ at most and on one disk, can be compared.
 import json
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from math import ceil
 from pathlib import Path
 from shutil import rmtree
 from statistics import median
+from subprocess import PIPE
 from time import perf_counter
-from typing import NamedTuple
+from typing import IO, NamedTuple, cast
 
 import msgspec
 from tinydb import TinyDB
@@ -21,6 +26,7 @@ from ..application.notifications import NullNotifier
 from ..bootstrap import App, bootstrap
 from ..domain.commands import PlaceOrder
 from ..domain.events import OrderShipped
+from ..errors import OrdersError
 from ..messaging.message import new_id
 from . import import_export
 
@@ -30,19 +36,25 @@ BULK = 5_000
 EVENTS = 10_000
 LISTS = 20
 LIMIT = 3.0  # seconds for what a slow competitor does
-STEPS = 8  # for each size
+WRITERS = 8  # processes that place at once
+STEPS = 11  # for each size
 
 MEASURES = {
     "placed": "orders placed one by one, each durable",
-    "imported": "orders imported",
+    "at_once": f"orders placed by {WRITERS} processes at once, each durable",
+    "imported": "orders imported, their notices recorded",
     "one_subscriber": "events published to one subscriber",
     "three_subscribers": "events published to three subscribers",
     "listed": "stores opened and the newest 20 orders listed",
     "folded": "orders folded where a store is opened without its orders.json",
-    "tinydb": "orders inserted into plain TinyDB",
+    "tinydb": "orders inserted into plain TinyDB one by one",
+    "tinydb_bulk": "orders inserted into plain TinyDB together",
     "disk": "the bytes of an order appended and synced: the limit",
+    "disk_bulk": "the bytes of imported orders appended and synced: the limit",
+    "times_alone": f"= times as many placed by {WRITERS} processes as by one",
     "times_tinydb": "= times faster placed than inserted into plain TinyDB",
     "times_disk": "= times slower placed than appended and synced",
+    "times_disk_bulk": "= times slower imported than appended and synced",
 }
 
 _fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS has none
@@ -56,12 +68,20 @@ class Rates(NamedTuple):
     orders: int
     placed: float
     disk: float  # the bytes of an order, appended and synced
+    at_once: float  # orders that several processes place
     imported: float
+    disk_bulk: float  # the bytes of imported orders, appended and synced
     one_subscriber: float  # events published
     three_subscribers: float
     listed: float  # lists of the newest 20, the store opened anew for each
     folded: float  # orders, from the log, the state file being gone
     tinydb: float  # orders inserted into plain TinyDB, its file as large
+    tinydb_bulk: float  # same, as many as are imported, together
+
+    @property
+    def times_alone(self) -> float:
+        """How many times as many orders several processes place at once as one does."""
+        return self.at_once / self.placed
 
     @property
     def times_tinydb(self) -> float:
@@ -72,6 +92,11 @@ class Rates(NamedTuple):
     def times_disk(self) -> float:
         """How many times longer an order takes than appending and syncing its bytes."""
         return self.disk / self.placed
+
+    @property
+    def times_disk_bulk(self) -> float:
+        """How many times longer an import takes than appending and syncing its bytes."""
+        return self.disk_bulk / self.imported
 
 
 def rows(rates: Sequence[Rates]) -> list[tuple[str, ...]]:
@@ -112,7 +137,10 @@ def _rates(directory: Path, orders: int) -> Iterator[float]:
         _import(data, directory, orders)
     with bootstrap(data, deliver="here", notifier=NullNotifier()) as app:
         yield from _place(app, data / "events.jsonl", directory / "limit")
+    yield _place_at_once(data)
+    begin = (data / "events.jsonl").stat().st_size
     yield BULK / _import(data, directory, BULK)
+    yield _append_import(data / "events.jsonl", begin, directory / "limit")
     with bootstrap(data) as app:
         for name in ("first", "second", "third"):
             app.bus.subscribe(OrderShipped, _hear, name=name)
@@ -122,6 +150,8 @@ def _rates(directory: Path, orders: int) -> Iterator[float]:
     yield _fold(data)
     with _plain_tinydb(directory / "tinydb.json", orders) as database:
         yield _rate(ROUNDS * PLACES, lambda: database.insert(_document()))
+        documents = [_document() for _ in range(BULK)]
+        yield BULK * _rate(1, lambda: database.insert_multiple(documents))
 
 
 def _place(app: App, log: Path, limit: Path) -> Iterator[float]:
@@ -131,13 +161,66 @@ def _place(app: App, log: Path, limit: Path) -> Iterator[float]:
         for _ in range(ROUNDS):
             before = log.stat().st_size if log.exists() else 0
             placed.append(_rate(PLACES, lambda: app.bus.send(PlaceOrder(_some_items()))))
-            with log.open("rb") as written:
-                written.seek(before)
-                lines = written.readlines()
+            lines = _written(log, before).splitlines(keepends=True)
             commits = [b"".join(pair) for pair in zip(lines[::2], lines[1::2], strict=True)]
             appended.append(_append(file.fileno(), commits))
     yield median(placed)
     yield median(appended)
+
+
+def _written(log: Path, begin: int) -> bytes:
+    """Return what stands in the log from a byte on."""
+    with log.open("rb") as file:
+        file.seek(begin)
+        return file.read()
+
+
+def _place_at_once(data: Path) -> float:
+    """Have several processes place orders at once; return how many a second."""
+    command = [sys.executable, "-m", "orders.tools.writer", str(data), str(PLACES)]
+    with ExitStack() as stack:
+        writers = [stack.enter_context(_running(command)) for _ in range(WRITERS)]
+        _await(writers)
+        start = perf_counter()
+        for _, typed in writers:
+            typed.write(b"go\n")
+        _await(writers)
+        return WRITERS * PLACES / (perf_counter() - start)
+
+
+@contextmanager
+def _running(command: list[str]) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """Run a process; yield what it says and where it is told. It is gone afterwards."""
+    with subprocess.Popen(  # noqa: S603 - our own, which Ctrl-C is not meant for
+        command, stdin=PIPE, stdout=PIPE, bufsize=0, start_new_session=True
+    ) as process:
+        try:
+            yield cast("IO[bytes]", process.stdout), cast("IO[bytes]", process.stdin)
+        except BaseException:
+            process.kill()
+            raise
+
+
+def _await(writers: Iterable[tuple[IO[bytes], IO[bytes]]]) -> None:
+    """Wait until each has said something.
+
+    Raises:
+        OrdersError: one has ended instead.
+    """
+    if not all(said.readline() for said, _ in writers):
+        raise OrdersError("one of the processes that were to place orders has failed")
+
+
+def _append_import(log: Path, begin: int, limit: Path) -> float:
+    """Append the bytes of an import to a plain file; return how many orders a second.
+
+    They are synced as often as the import's own: once a unit of work.
+    """
+    written, units = _written(log, begin), ceil(BULK / import_export.CHUNK)
+    size = ceil(len(written) / units)
+    commits = [written[start : start + size] for start in range(0, len(written), size)]
+    with limit.open("ab", buffering=0) as file:
+        return BULK / len(commits) * _append(file.fileno(), commits)
 
 
 def _append(descriptor: int, commits: Sequence[bytes]) -> float:

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from orders.errors import OrdersError
 from orders.tools import bench
 
 
@@ -31,15 +32,25 @@ def test_the_ratios_follow_from_the_rates():
     rates = bench.Rates(
         0,
         placed=500,
-        imported=1,
+        at_once=750,
+        imported=200,
+        disk_bulk=600,
         one_subscriber=1,
         three_subscribers=1,
         listed=1,
         folded=1,
         tinydb=2,
+        tinydb_bulk=1,
         disk=1000,
     )
     assert (rates.times_tinydb, rates.times_disk) == (250, 2)
+    assert (rates.times_alone, rates.times_disk_bulk) == (1.5, 3)
+
+
+def test_a_writer_that_fails_is_an_error(tmp_path):
+    tmp_path.joinpath("store").write_text("no directory")
+    with pytest.raises(OrdersError, match="one of the processes"):
+        bench._place_at_once(tmp_path / "store")
 
 
 def test_the_directory_is_removed_when_it_is_interrupted(tmp_path):
@@ -66,7 +77,7 @@ def test_the_directory_is_removed_when_the_process_is_ended(data, ending):
 
 
 def test_rows_and_json_name_every_measure():
-    rates = bench.Rates(0, *range(1, 9))
+    rates = bench.Rates(0, *range(1, 1 + bench.STEPS))
     assert [row[0] for row in bench.rows([rates, rates])] == [*bench.MEASURES.values()]
     assert {len(row) for row in bench.rows([rates, rates])} == {3}
     assert [*bench.as_object(rates)] == ["orders", *bench.MEASURES]
