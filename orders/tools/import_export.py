@@ -5,9 +5,11 @@ the first of its orders is placed, many to a unit of work.
 """
 
 import csv
+import gc
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from io import StringIO
 from os import fsync
 from os.path import realpath
@@ -38,6 +40,7 @@ COLUMNS = ("key", "item", "customer", "status", "id", "placed_at", "version")
 _OPTIONAL = ", ".join(COLUMNS[2:])
 CHUNK = 500  # orders a unit of work
 SHOWN = 10  # bad lines that are named
+KEPT = 100_000  # objects made before Python looks for garbage among them
 
 
 class Counts(NamedTuple):
@@ -83,6 +86,17 @@ class FileOrder(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 Found = tuple[int, FileOrder | str]  # a line, and the order that begins there, or what is wrong
 
 
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Have Python look for garbage rarely: most of what an import makes, it keeps."""
+    before = gc.get_threshold()
+    gc.set_threshold(KEPT)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
 def format_of(path: Path) -> Format:
     """Return the format that the file's name says.
 
@@ -98,6 +112,7 @@ def format_of(path: Path) -> Format:
     )
 
 
+@_rare_collections()
 def read(path: Path) -> deque[FileOrder]:
     """Return the orders of a file, all of which keep the rules.
 
@@ -131,6 +146,7 @@ def read(path: Path) -> deque[FileOrder]:
     return orders
 
 
+@_rare_collections()
 def import_orders(app: App, orders: deque[FileOrder], advance: Callable[[], None]) -> Counts:
     """Place the orders whose key is new, taking them from `orders`; call `advance` for each one.
 

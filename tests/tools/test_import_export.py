@@ -1,5 +1,6 @@
 """Orders in and out as files: what is exported can be imported, and a bad line imports nothing."""
 
+import gc
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orders import CancelOrder, PlaceOrder, ShipOrder, bootstrap
+from orders import CancelOrder, OrderCreated, PlaceOrder, ShipOrder, bootstrap
 from orders.application.notifications import NullNotifier
 from orders.domain.text import unsafe_character
 from orders.errors import Interrupted
@@ -185,6 +186,16 @@ def test_a_key_that_was_used_before_is_skipped_and_counted(tool, send, tmp_path)
 
 
 @pytest.mark.engines
+def test_an_import_leaves_the_garbage_collection_as_it_was(data, tmp_path):
+    before, during = gc.get_threshold(), []
+    file = write(tmp_path, "orders.jsonl", b'{"items":["rope"]}\n')
+    with bootstrap(data, notifier=NullNotifier()) as app:
+        app.bus.subscribe(OrderCreated, lambda _: during.append(gc.get_threshold()), name="look")
+        import_file(app, file)
+    assert gc.get_threshold() == before
+    assert during != [before]
+
+
 def test_lines_without_a_key_are_imported_each_time(tool, tmp_path):
     file = str(write(tmp_path, "o.jsonl", '{"items": ["rope"]}\n{"items": ["rope"]}\n'))
     assert json.loads(tool("import", file, "--json").stdout) == {"imported": 2, "skipped": 0}
