@@ -19,8 +19,10 @@ from relaying import TIME, events_of, fill, relay, relayed
 from orders import CancelOrder, PlaceOrder, ShipOrder, bootstrap
 from orders.adapters.nats import sender
 from orders.adapters.nats.cloudevents import encode, source_of
+from orders.adapters.nats.connection import Address, connected
 from orders.adapters.nats.refusals import NatsRefused
 from orders.adapters.nats.relay import Relay
+from orders.adapters.nats.stream import Stream, Tail
 from orders.application import positions
 from orders.application.store import Record
 from orders.errors import NotStored, OrdersError
@@ -128,6 +130,7 @@ def is_all_there(url, number):
         return False
 
 
+@pytest.mark.engines("long")
 @pytest.mark.parametrize(
     ("orders", "kills"), [(600, 3), pytest.param(20_000, 50, marks=pytest.mark.long)]
 )
@@ -186,6 +189,24 @@ def test_two_relays_of_one_store_double_nothing(data, start_nats, fork):
     assert relayed(server.url(), "ORDERS") == ids
 
 
+def test_a_connection_that_is_lost_while_nothing_happens_is_noticed(data, start_nats, monkeypatch):
+    monkeypatch.setattr("orders.adapters.nats.relay.CHECK", 1e9)
+    server, told = start_nats(), threading.Event()
+    with bootstrap(data) as app:
+        fill(app.store, 1)
+        one = Relay(app.store, server.url(), warn=lambda _error: told.set())
+        thread = threading.Thread(target=one.run)
+        thread.start()
+        try:
+            while not one.relayed:
+                time.sleep(0.01)
+            server.kill()
+            assert told.wait(30)
+        finally:
+            one.stop()
+            thread.join()
+
+
 # Streams that were emptied
 
 
@@ -205,6 +226,10 @@ async def age_out(jetstream, stream):
     await jetstream.update_stream(config.evolve(max_age=0, duplicate_window=0.1))
 
 
+async def nothing(_jetstream, _stream):
+    """Leave the stream as it is."""
+
+
 async def delete_the_last(jetstream, stream):
     await jetstream.delete_msg(stream, (await jetstream.stream_info(stream)).state.last_seq)
 
@@ -218,11 +243,11 @@ def emptied(data, nats_url, stream):
 
     def empty_it(empty):
         with bootstrap(data) as app:
-            ids = fill(app.store, 2)
+            number = sum(1 for _ in app.store.read())
+            ids = fill(app.store, 2, number)
             relay(data, nats_url, **options)
             nats_server.run(nats_url, lambda jetstream: empty(jetstream, stream))
-            ids += fill(app.store, 2, 2)
-        return ids
+            return ids + fill(app.store, 2, number + 2)
 
     def go_on(**more):
         said = []
@@ -274,12 +299,73 @@ def test_an_emptied_stream_has_only_what_comes_if_that_is_asked(emptied, empty, 
     assert go_on()[1] == [*found, *ids]
 
 
-def test_an_emptied_stream_goes_on_though_a_relay_was_killed_while_it_sent_again(emptied):
+def test_an_emptied_stream_goes_on_though_a_relay_was_killed_while_it_sent_again(
+    emptied, monkeypatch
+):
     """What is sent after that must not be taken for a repeat of what was there before."""
     empty_it, go_on = emptied
-    ids = empty_it(lambda _jetstream, _stream: asyncio.sleep(0))
+    ids = empty_it(nothing)
     go_on()  # all four, and the server remembers their ids
-    assert go_on() == ([], ids)
+    empty_it(purge)
+    own, sent = sender.Sender.send, []
+
+    async def send(self, subject, id_, *rest):
+        if len(sent) == 2:
+            await self.finish()
+            raise Killed
+        sent.append(id_)
+        await own(self, subject, id_, *rest)
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(sender.Sender, "send", send)
+        go_on(begin="start")
+    found = go_on()[1]
+    assert found[:4] == ids
+    assert len(found) == 8
+
+
+class Killed(Exception):
+    """Stands for the end of a process."""
+
+
+def test_a_relay_that_has_looked_before_another_one_wrote_writes_nothing_there(
+    emptied, data, nats_url, stream, monkeypatch
+):
+    empty_it, go_on = emptied
+    ids = empty_it(purge)
+    own, looks = Stream.tail, []
+
+    async def tail(self):
+        found = await own(self)
+        looks.append(found)
+        if len(looks) == 1:
+            await asyncio.to_thread(relay, data, nats_url, stream=stream, prefix=f"{stream}.")
+        return found
+
+    monkeypatch.setattr(Stream, "tail", tail)
+    assert go_on(begin="start")[1] == ids[2:]
+    assert len(looks) == 3
+
+
+def test_what_the_server_takes_for_a_repeat_is_not_taken_for_stored(nats_url, stream):
+    async def main():
+        async with connected(Address.parse(nats_url)) as connection:
+            one = sender.Sender(connection, stream, Tail(2, "b"), "text/plain", stored)
+            await one.open()
+            await one.send(f"{stream}.x", "a", b"", None)
+            await one.finish()
+
+    async def fill_it(jetstream):
+        for id_ in "ab":
+            await jetstream.publish(f"{stream}.x", b"", headers={"Nats-Msg-Id": id_})
+
+    def stored(_what, _sequence):
+        raise AssertionError
+
+    add(nats_url, stream)
+    nats_server.run(nats_url, fill_it)
+    with pytest.raises(NatsRefused, match="a repeat"):
+        asyncio.run(main())
 
 
 def test_where_nobody_knows_how_far_an_emptied_stream_was_it_is_asked(emptied, data):
@@ -295,7 +381,7 @@ def test_where_nobody_knows_how_far_an_emptied_stream_was_it_is_asked(emptied, d
 
 def test_what_was_asked_for_an_emptied_stream_does_not_change_another(emptied):
     empty_it, go_on = emptied
-    ids = empty_it(lambda _jetstream, _stream: asyncio.sleep(0))
+    ids = empty_it(nothing)
     said, found = go_on(begin="start")
     assert found == ids
     assert "goes on after its last event, of record 2" in said[-1]
