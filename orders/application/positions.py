@@ -8,7 +8,6 @@ from hashlib import sha256
 
 import msgspec
 
-from ..errors import StoreError
 from ..messaging.message import Event
 from .store import Cursor, Match, Snapshot, Store
 
@@ -52,7 +51,7 @@ def keep(store: Store, position: Position) -> None:
 
 
 def positions(store: Store) -> list[Position]:
-    """Return the positions of all relays, those in a damaged file excepted."""
+    """Return the positions of all relays, but of those that cannot be read."""
     names = (name for name in store.saved() if name.startswith(_PREFIX))
     return [position for name in names if (position := _load(store, name)) is not None]
 
@@ -78,5 +77,5 @@ def _load(store: Store, name: str) -> Position | None:
         return None
     try:
         return msgspec.convert(snapshot.tables["relay"]["1"], Position)
-    except (LookupError, msgspec.ValidationError) as error:
-        raise StoreError(f"what {store.location} remembers of a relay cannot be read") from error
+    except (LookupError, msgspec.ValidationError):  # of another version
+        return None

@@ -229,14 +229,11 @@ class Relay:
     def _stored(self, found: Found, sequence: int) -> None:
         """Note that the stream has an event."""
         self.relayed += 1
-        self._position = Position(
-            self._address.location,
-            self._stream,
-            found.event.id,
-            sequence,
-            found.record.number,
-            found.before,
-        )
+        self._note(found.event.id, sequence, found.record.number, found.before)
+
+    def _note(self, event_id: str, sequence: int, number: int, cursor: Cursor) -> None:
+        location = self._address.location
+        self._position = Position(location, self._stream, event_id, sequence, number, cursor)
 
     def _keep(self, *, every: float = KEEP, at_once: bool = False) -> None:
         """Have the store remember the position; but seldom, for that disturbs those who write."""
@@ -275,6 +272,8 @@ class Relay:
                 f"stream {self._stream} has an event that {self._store.location} does not have",
                 "name a stream of its own with --stream, if the store was restored from a backup",
             )
+        if self._position is None or self._position.event != last.event.id:
+            self._note(last.event.id, tail.sequence, last.number, known)
         if begin != "store":
             self._say(
                 f"Stream {self._stream} goes on after its last event, of record {last.number:,}."
@@ -302,9 +301,7 @@ class Relay:
         is_new = tail.sequence == 0 and known is None
         if begin == "now":
             head = self._store.head()
-            self._position = Position(
-                self._address.location, self._stream, "", tail.sequence, 0, head
-            )
+            self._note("", tail.sequence, 0, head)
             self._say("Beginning with the next event; what the store has is not sent.")
             return Start(head)
         if begin == "start" or is_new:
