@@ -78,7 +78,7 @@ def test_a_signal_ends_it_in_good_order(send, relaying, relay, nats_url, stream,
     send(PlaceOrder(items=("rope",)))
     process = relaying(*relay[1:])
     while not count(nats_url, stream):
-        assert process.poll() is None
+        assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
@@ -93,12 +93,12 @@ def test_a_server_that_is_lost_is_waited_for_and_a_signal_ends_the_waiting(
     send(PlaceOrder(items=("rope",)))
     process = relaying(server.url())
     while not count(server.url(), "ORDERS"):
-        assert process.poll() is None
+        assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
     server.restart()
     send(PlaceOrder(items=("rope",)))
     while count(server.url(), "ORDERS") < 2:
-        assert process.poll() is None
+        assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
     server.kill()
     process.stderr.readline()  # that the stream was made

@@ -3,25 +3,23 @@
 Where it stands, the stream says: its last message is the last event that it has. The store
 remembers that as well, for a stream whose last message is gone. How the messages are kept in
 order is told in `sender`.
-
-Files may show an event before it is on the disk, so it is synced before it is sent.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from itertools import islice
 from threading import Event as Flag
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from ...application import positions
 from ...application.positions import Position
-from ...application.store import START, Cursor, Match, Record, Store
+from ...application.store import START, Cursor, Record, Store
 from ...errors import OrdersError, StoreBusy, StoreError
-from ...messaging.message import Event, UnknownMessage, message_classes, now
+from ...messaging.message import Event, message_classes, now
 from . import cloudevents
 from .connection import Address, Connection, keep_connected
+from .events import Events, Found, Start, among
 from .refusals import NatsRefused
 from .sender import Sender, StreamChanged
 from .stream import Stream, Tail
@@ -29,33 +27,11 @@ from .stream import Stream, Tail
 Begin = Literal["store", "start", "now"]
 """Where to go on in a stream whose last message is gone."""
 
-TOGETHER = 200  # records that are read, and synced, at once
 FEW = 50  # records after which to wait for more, so that not each one costs a read and a sync
 GATHER = 0.05  # seconds
 LOOK = 0.25  # seconds between two looks whether to go on
 CHECK = 5.0  # seconds without news after which to look at the stream again
 KEEP = 5.0  # seconds between two positions that the store is given to remember; 1 when idle
-
-
-class Start(NamedTuple):
-    """Where to go on in the log.
-
-    Attributes:
-        cursor: to read on from there.
-        rest: what is left of the record before that.
-    """
-
-    cursor: Cursor
-    rest: "tuple[Found, ...]" = ()
-
-
-class Found(NamedTuple):
-    """An event, and where it stands in the log."""
-
-    event: Event
-    record: Record
-    place: int  # among the record's messages
-    before: Cursor  # somewhere before the record
 
 
 class Relay:
@@ -97,6 +73,7 @@ class Relay:
         self.losses = 0
         self.behind = 0.0
         self._store = store
+        self._events = Events(store)
         self._address = Address.parse(url)
         self._stream = stream
         self._prefix = prefix
@@ -105,7 +82,6 @@ class Relay:
         self._say = say
         self._warn = warn
         self._until_idle: float | None = None
-        self._name = ""  # the store's, as source of events
         self._position: Position | None = None  # of the stream, as far as is known
         self._kept: Position | None = None  # as the store remembers it
         self._kept_at = 0.0
@@ -181,7 +157,7 @@ class Relay:
         while self._is_wanted():
             if batch := self._read(cursor):
                 had, cursor = cursor, batch[-1].cursor
-                if await self._send(sender, _events(batch, had)):
+                if await self._send(sender, among(batch, had)):
                     since, is_empty = time.monotonic(), False
                 self._keep()
                 if len(batch) < FEW:
@@ -205,25 +181,18 @@ class Relay:
         await sender.finish()
 
     def _read(self, cursor: Cursor) -> list[Record]:
-        """Return the records after a cursor, but not too many; they are durable."""
         try:
-            batch = [*islice(self._store.read(cursor), TOGETHER)]
-            if batch:
-                self._store.sync(batch[-1].cursor)
+            return self._events.read(cursor)
         except StoreBusy:  # there is time to look again
             return []
-        return batch
 
-    async def _send(
-        self, sender: Sender[Found], events: Iterator[Found] | tuple[Found, ...]
-    ) -> int:
+    async def _send(self, sender: Sender[Found], events: Iterable[Found]) -> int:
         """Send events; return how many they were."""
         before = sender.sent
         for found in events:
-            event, record, place, _ = found
-            self.behind = (now() - record.time).total_seconds()
-            data = cloudevents.encode(event, record, place, self._source())
-            await sender.send(f"{self._prefix}{type(event).topic}", event.id, data, found)
+            self.behind = (now() - found.record.time).total_seconds()
+            subject = f"{self._prefix}{type(found.event).topic}"
+            await sender.send(subject, found.event.id, self._events.encode(found), found)
         return sender.sent - before
 
     def _stored(self, found: Found, sequence: int) -> None:
@@ -248,13 +217,6 @@ class Relay:
         except StoreError as error:  # the stream itself says where to go on
             self._warn(error)
 
-    def _source(self) -> str:
-        """Return what the store is called; empty while it has no event."""
-        if not self._name:
-            first = next(iter(self._store.read()), None)
-            self._name = cloudevents.source_of(first) if first else ""
-        return self._name
-
     def _start(self, tail: Tail) -> Start:
         """Return where to go on behind the end of the stream.
 
@@ -266,14 +228,14 @@ class Relay:
         begin, self._begin = self._begin, "store"
         last = self._last_of(tail)
         known = self._position.cursor if self._position else START
-        found = self._find(last.event.id, known)
+        found = self._events.find(last.event.id, known)
         if found is None:
             raise self._refusal(
                 f"stream {self._stream} has an event that {self._store.location} does not have",
                 "name a stream of its own with --stream, if the store was restored from a backup",
             )
         if self._position is None or self._position.event != last.event.id:
-            self._note(last.event.id, tail.sequence, last.number, known)
+            self._note(last.event.id, tail.sequence, last.number, found.before)
         if begin != "store":
             self._say(
                 f"Stream {self._stream} goes on after its last event, of record {last.number:,}."
@@ -289,7 +251,7 @@ class Relay:
             raise self._refusal(
                 f"message {tail.sequence} of stream {self._stream} is not from a relay", hint
             ) from error
-        if last.source != self._source():
+        if last.source != self._events.source:
             raise self._refusal(f"stream {self._stream} has the events of another store", hint)
         return last
 
@@ -308,7 +270,7 @@ class Relay:
             if not is_new:
                 self._say(f"S{gone[1:]}; everything is sent again.")
             return Start(START)
-        found = self._find(known.event, known.cursor) if known else None
+        found = self._events.find(known.event, known.cursor) if known else None
         if known is None or found is None:
             raise self._refusal(
                 f"{gone}, and {self._store.location} does not remember how far it was",
@@ -322,18 +284,6 @@ class Relay:
         )
         return found
 
-    def _find(self, event_id: str, hint: Cursor) -> Start | None:
-        """Return the place behind an event, which is after `hint` or anywhere."""
-        if not event_id:
-            return Start(hint)
-        for after in dict.fromkeys((hint, START)):
-            for record in self._store.read(after, match=Match(events=[event_id])):
-                for place, message in enumerate(record.messages, 1):
-                    if message.id == event_id:
-                        rest = tuple(_events([record], after, place))
-                        return Start(record.cursor, rest)
-        return None
-
     def _refusal(self, reason: str, hint: str) -> NatsRefused:
         return NatsRefused(self._address.location, reason, hint)
 
@@ -341,21 +291,3 @@ class Relay:
 def _topics() -> list[str]:
     classes = message_classes().items()
     return [topic for topic, kind in classes if issubclass(kind, Event) and kind.stored]
-
-
-def _events(records: list[Record], before: Cursor, done: int = 0) -> Iterator[Found]:
-    """Yield the events of records; of the first, `done` messages are left out.
-
-    Raises:
-        OrdersError: one is of a class that is not known here, and so is its topic.
-    """
-    for record in records:
-        for place, message in enumerate(record.messages):
-            if isinstance(message, UnknownMessage):
-                raise OrdersError(
-                    f"record {record.number:,} has {message.name}, which nothing here defines",
-                    "orders --plugin NAME relay, with the plugin that it is of",
-                )
-            if isinstance(message, Event) and place >= done:
-                yield Found(message, record, place, before)
-        before, done = record.cursor, 0
