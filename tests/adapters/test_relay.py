@@ -22,7 +22,7 @@ from orders.adapters.nats.cloudevents import encode, source_of
 from orders.adapters.nats.connection import Address, connected
 from orders.adapters.nats.refusals import NatsRefused
 from orders.adapters.nats.relay import Relay
-from orders.adapters.nats.stream import Stream, Tail
+from orders.adapters.nats.stream import Stream, Tail, matches
 from orders.application import positions
 from orders.application.store import Record
 from orders.errors import NotStored, OrdersError
@@ -433,7 +433,7 @@ def add(url, stream, **config):
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        ({"retention": RetentionPolicy.WORK_QUEUE}, "forgets what was read"),
+        ({"retention": RetentionPolicy.WORK_QUEUE}, "(retention: workqueue)"),
         ({"retention": RetentionPolicy.INTEREST}, "forgets what was read"),
         ({"no_ack": True}, "acknowledges nothing"),
         ({"subjects": ["other.>"]}, "does not take"),
@@ -562,6 +562,24 @@ def test_a_missing_permission_to_publish_is_said(data, start_nats):
     with pytest.raises(NatsRefused, match="no permission for publish") as caught:
         relay(data, server.url("me:p"))
     assert "granted" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("pattern", "subject", "expected"),
+    [
+        ("orders.>", "orders.x", True),
+        ("orders.>", "orders.x.y", True),
+        ("orders.>", "orders", False),
+        ("orders.*", "orders.x", True),
+        ("orders.*", "orders.x.y", False),
+        ("*.x", "orders.x", True),
+        (">", "orders", True),
+        ("orders.x", "orders.x", True),
+        ("orders.x", "orders.y", False),
+    ],
+)
+def test_subjects_match_as_nats_has_it(pattern, subject, expected):
+    assert matches(pattern, subject) is expected
 
 
 # What the store remembers

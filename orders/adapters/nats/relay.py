@@ -279,7 +279,8 @@ class Relay:
         self._warn(
             OrdersError(
                 f"{gone}; going on after record {known.number:,}, as the store remembers",
-                f"orders relay {self._address.location} --from start, to have everything again",
+                f"orders relay {self._address.location} --stream {self._stream} --from start, to"
+                " have everything again",
             )
         )
         return found

@@ -97,9 +97,10 @@ class Stream:
 
     def _check(self, config: StreamConfig) -> None:
         what = f"stream {self.name}"
-        if config.retention not in {None, RetentionPolicy.LIMITS}:
+        kept = RetentionPolicy(config.retention or RetentionPolicy.LIMITS)
+        if kept is not RetentionPolicy.LIMITS:
             raise self._refusal(
-                f"{what} forgets what was read (retention: {config.retention})",
+                f"{what} forgets what was read (retention: {kept.value})",
                 "name one whose retention is limits with --stream",
             )
         if config.no_ack or config.mirror or config.sealed:
