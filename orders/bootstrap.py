@@ -25,7 +25,9 @@ from .settings import MEMORY, Deliver, Settings, without_password
 
 if TYPE_CHECKING:
     from .adapters.files.reader import Watch
+    from .adapters.nats.listener import Listener
     from .adapters.nats.relay import Relay
+    from .adapters.nats.serving import Server
     from .application.worker import Worker
     from .projections.policy import Policy
     from .projections.projection import Projection
@@ -159,6 +161,20 @@ class App:
             from .adapters.nats.relay import Relay  # noqa: PLC0415 - only relays need it
         return Relay(self.store, url, **options)
 
+    def server(self, url: str, **options: Any) -> "Server":
+        """Return what answers the requests that a NATS server keeps for us.
+
+        Args:
+            url: of the server.
+            options: as those of `Server`.
+
+        Raises:
+            OrdersError: there is no such server, or nats-py is not installed.
+        """
+        with _installing("serving", "nats-py", "nats"):
+            from .adapters.nats.serving import Server  # noqa: PLC0415 - only `serve` needs it
+        return Server(url, bus=self.bus, store=self.store, **options)
+
     def close(self) -> None:
         """Let go of the store."""
         self.store.close()
@@ -233,6 +249,21 @@ def bootstrap(
     for module in modules:
         plugin_modules.install(module, app)
     return app
+
+
+def listener(url: str, **options: Any) -> "Listener":
+    """Return what hears the events that a relay has put into a stream of a NATS server.
+
+    Args:
+        url: of the server.
+        options: as those of `Listener`.
+
+    Raises:
+        OrdersError: there can be no such stream, or nats-py is not installed.
+    """
+    with _installing("listening", "nats-py", "nats"):
+        from .adapters.nats.listener import Listener  # noqa: PLC0415 - only `listen` needs it
+    return Listener(url, **options)
 
 
 def _open(

@@ -5,12 +5,12 @@ Each has the same columns: number, topic, message, handler, place in the source.
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from ..application.store import Delivery, Record, Status
 from ..domain.text import ordinal
 from ..messaging.bus import MessageBus
-from ..messaging.message import Command, Message, UnknownMessage
+from ..messaging.message import Command, Message, UnknownMessage, message_classes, now
 from ..messaging.subscriptions import Handler, display_name
 from ..projections.policy import Policy
 from ..queries.wording import detail, link_of, name_of, place_of
@@ -76,6 +76,24 @@ class Line(NamedTuple):
 def lines_of(record: Record, app: Wired) -> list[Line]:
     """Return a line for each message and each delivery of a record, in order."""
     return [*_messages(record, app), *(_delivery(record, one, app) for one in record.deliveries)]
+
+
+def request_line(number: int, topic: str, answer: Mapping[str, Any], app: Wired) -> Line:
+    """Return a line for a request of another service and its answer."""
+    kind = message_classes().get(topic)
+    handler = next(iter(app.bus.handlers(kind)), None) if kind else None
+    order = answer.get("order", {})
+    return Line(
+        number,
+        now(),
+        "command" if order else "failed",
+        topic,
+        kind.__name__ if kind else "",
+        order.get("id", ""),
+        "" if handler is None else display_name(handler),
+        *_source(handler),
+        answer.get("error") or f"{order['status']}: {', '.join(order['items'])}",
+    )
 
 
 def about(message: Message) -> str:

@@ -49,7 +49,7 @@ def open_store(
     with open_app(context, context.meta["data"], defer=defer) as app:
         is_ours = not app.unit_of_work.is_deferring
         if recover and is_ours:
-            _recover(console, app)
+            deliver_late(console, app)
         try:
             yield console, app
         except AmbiguousOrder as error:
@@ -111,7 +111,8 @@ def react(console: Console, app: App, *, at_any_cost: bool) -> int:
     return len(errors)
 
 
-def _recover(console: Console, app: App) -> None:
+def deliver_late(console: Console, app: App) -> None:
+    """Make the deliveries that processes left when they died, and say so."""
     left = [pending for pending in app.store.pending() if pending.is_abandoned]
     if not left:
         return

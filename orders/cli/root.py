@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 from .. import __version__, plugins
 from ..errors import PluginFailed, describe
 from ..settings import without_password
-from . import demo, explaining, inspection, maintenance, ordering, relaying, working
+from . import demo, explaining, inspection, maintenance, ordering, relaying, serving, working
 from . import help as helping
 from .mistakes import ARGUMENTS, COMMAND, UnknownName, within
 from .output import PLAIN_WIDTH, Console
@@ -163,6 +163,7 @@ def root(
         helping.show_start_page(context)
 
 
-for part in (ordering, inspection, working, relaying, maintenance, demo, explaining, helping):
+PARTS = (ordering, inspection, working, relaying, serving, maintenance, demo, explaining, helping)
+for part in PARTS:
     helping.add_guidance(part.commands)
     app.add_typer(part.commands)

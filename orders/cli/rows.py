@@ -71,6 +71,13 @@ def feed_objects(record: Record) -> Iterator[dict[str, Any]]:
         yield {"seq": number, "time": record.time, "delivery": _delivery_object(delivery)}
 
 
+def request_row(topic: str, answer: Mapping[str, Any]) -> Row:
+    """Return a request as its id, what was asked for, the order's id, and its status or why not."""
+    order = answer.get("order", {})
+    said = order.get("status") or answer["error"]
+    return answer["request"] or "", topic, order.get("id", ""), said
+
+
 def outcome(delivery: Delivery) -> str:
     """Return to whom it was, and what came of it."""
     facts = [delivery.subscriber, delivery.status]

@@ -36,8 +36,8 @@ def start_page(*store):
             "",
             "Commands",
             "  Order  place, list, show, ship, cancel, import, export",
-            "  Look   watch, log, trace, stats, topics, deliveries",
-            "  Keep   retry, worker, doctor, checkpoint, replay, relay, copy, bench",
+            "  Look   watch, log, trace, stats, topics, deliveries, listen",
+            "  Keep   retry, worker, serve, doctor, checkpoint, replay, relay, copy, bench",
             "  Learn  demo, explain, help",
             "",
             "The store here",
@@ -224,7 +224,7 @@ def test_every_example_in_a_help_runs(tool, send, data, example):
         named = [argument for argument in arguments if not argument.startswith("-")]
         assert [name for name in named if name not in SCENARIOS] == []
         return
-    if command == "relay":  # tests/cli/test_relaying.py has a server
+    if command in {"relay", "listen", "serve"}:  # each is run beside a server in tests/cli
         return
     shorter = {"bench": ["--orders", "10"], "watch": ["--from", "start", "--until-idle", "0"]}
     if command in shorter:  # these take their time

@@ -1,0 +1,231 @@
+"""`orders listen`: the events of another machine, each shown, whoever is killed."""
+
+import json
+import os
+import signal
+
+import nats_server
+import pytest
+from command_line import done, refused, rows
+from other_service import send as send_all
+from screens import plain
+
+from orders import PlaceOrder, ShipOrder
+from orders.adapters.nats import cloudevents, listener
+from orders.adapters.nats.listener import Listener
+from orders.messaging.message import Event
+
+TO_THE_END = ["--until-idle", "0"]
+
+
+@pytest.fixture(scope="module")
+def shared():
+    server = nats_server.Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def nats():
+    """A server of the test's own, which it may kill."""
+    server = nats_server.Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def stream(request):
+    """The name of a stream of the test's own."""
+    return request.node.name[:100].translate(str.maketrans("[]. ", "____"))
+
+
+@pytest.fixture
+def relayed(app):
+    """Return the events that the store has, as a relay sends them."""
+
+    def relayed():
+        return [
+            cloudevents.encode(message, record, place, "/orders/here")
+            for record in app.store.read()
+            for place, message in enumerate(record.messages)
+            if isinstance(message, Event)
+        ]
+
+    return relayed
+
+
+def heard(url, stream, **options):
+    """Return the ids of the events that a listener shows, up to the end of the stream."""
+    ids = []
+    options = {"on_event": lambda event, _number: ids.append(event.id), **options}
+    Listener(url, stream=stream, name="here", **options).run(0)
+    return ids
+
+
+def test_the_lines_are_those_of_watch(tool, send, relayed, shared, stream):
+    (order_id,) = send(PlaceOrder(("rope", "\u202elamp".replace("\u202e", ""))))
+    send(ShipOrder(order_id))
+    send_all(shared.url(), relayed(), stream)
+    arguments = ["listen", shared.url(), "--stream", stream, *TO_THE_END]
+    watched = rows(tool("watch", "--from", "start", "--until-idle", "0"))
+    events = [row for row in watched if row[2] in {"OrderCreated", "OrderShipped"}]
+    listened = rows(tool(*arguments, data="nowhere"))
+    assert listened == events
+    shown = done(tool(*arguments, "--name", "json", "--json", data="nowhere"))
+    kinds = [json.loads(line)["type"] for line in shown.splitlines()]
+    assert kinds == ["OrderCreated", "OrderShipped"]
+
+
+def test_on_a_terminal_events_are_drawn(screen, send, relayed, shared, stream):
+    send(PlaceOrder(("rope",)))
+    send_all(shared.url(), relayed(), stream)
+    status, shown = screen("listen", shared.url(), "--stream", stream, *TO_THE_END)
+    assert status == 0
+    for part in ("Listening to nats://", "● OrderCreated", "rope"):
+        assert part in plain(shown)
+
+
+def test_a_listener_goes_on_where_it_was_and_another_one_begins_with_the_first(
+    tool, send, relayed, shared, stream
+):
+    arguments = ["listen", shared.url(), "--stream", stream, *TO_THE_END]
+    seen = []
+    for number in range(2):
+        send(PlaceOrder(("rope",)))
+        send_all(shared.url(), relayed()[number:], stream)
+        seen += [row[3] for row in rows(tool(*arguments))]
+    assert len(set(seen)) == len(seen) == 2
+    assert [row[3] for row in rows(tool(*arguments, "--name", "other"))] == seen
+    assert rows(tool(*arguments)) == []
+
+
+def test_an_event_that_comes_again_is_shown_once(send, relayed, shared, stream):
+    send(*(PlaceOrder((item,)) for item in "abc"))
+    send_all(shared.url(), [one for one in relayed() for _ in range(2)], stream)
+    assert len(heard(shared.url(), stream)) == 3
+
+
+def test_what_was_not_acknowledged_is_shown_again_before_what_is_newer(
+    send, relayed, shared, stream, fork
+):
+    send(*(PlaceOrder((str(number),)) for number in range(5)))
+    send_all(shared.url(), relayed(), stream)
+    first = []
+
+    def show(event, _number):
+        first.append(event.id)
+        if len(first) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    child = fork(lambda: heard(shared.url(), stream, on_event=show))
+    assert child.wait() == -signal.SIGKILL
+    send(*(PlaceOrder((str(number),)) for number in range(5)))
+    send_all(shared.url(), relayed()[5:], stream)
+    again = heard(shared.url(), stream)
+    assert len(again) >= 8
+    assert again == ids_of(relayed())[-len(again) :]
+
+
+def ids_of(payloads):
+    return [json.loads(payload)["id"] for payload in payloads]
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(30, marks=pytest.mark.long)])
+def test_whatever_happens_to_the_server_events_are_shown_once_and_in_order(
+    kills, send, relayed, nats
+):
+    send(*(PlaceOrder((str(number),)) for number in range(100 * kills)))
+    payloads = relayed()
+    losses, ids = [], []
+    send_all(nats.url(), payloads)
+
+    def show(event, _number):
+        ids.append(event.id)
+        if len(ids) % 90 == 0 and len(losses) < kills:
+            losses.append(None)
+            nats.restart()
+
+    heard(nats.url(), "ORDERS", on_event=show, on_lost=losses.append)
+    assert len(losses) >= kills
+    assert ids == ids_of(payloads)
+
+
+def test_what_is_unknown_here_is_shown_and_what_is_no_event_is_passed_over(
+    tool, send, relayed, shared, stream
+):
+    send(PlaceOrder(("rope",)))
+    (known,) = relayed()
+    payload = {**json.loads(known), "id": "2", "type": "OrderPraised", "data": {"by": "\x1b[1mme"}}
+    unknown = json.dumps(payload).encode()
+    send_all(shared.url(), [b"{}", unknown, b"\xff"], stream)
+    send_all(shared.url(), [known], stream, headers={"Status": "503"})
+    listened = tool("listen", shared.url(), "--stream", stream, *TO_THE_END)
+    shown = [line.split("\t") for line in listened.stdout.splitlines()]
+    assert [row[2] for row in shown] == ["OrderPraised", "OrderCreated"]
+    assert shown[0][4] == r'by="\u001b[1mme"'
+    warnings = listened.stderr.splitlines()
+    assert [line.partition(": it is no event")[0] for line in warnings] == [
+        f"warning: message {place} of {stream} was passed over" for place in (1, 3)
+    ]
+
+
+def test_a_listener_says_that_it_shares_the_events_with_another_one(
+    tool, send, relayed, shared, stream, fork
+):
+    send(PlaceOrder(("rope",)))
+    send_all(shared.url(), relayed(), stream)
+    ours, theirs = os.pipe()
+    other = Listener(
+        shared.url(), stream=stream, name="here", on_event=lambda *_: os.write(theirs, b".")
+    )
+    fork(other.run)
+    os.read(ours, 1)
+    said = ""
+    while not said:  # until the other one waits for the next event
+        said = tool(
+            "listen", shared.url(), "--stream", stream, "--name", "here", *TO_THE_END
+        ).stderr
+    assert said == "warning: somebody else listens as here: each event goes to one of you\n"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_listener_ends_when_it_is_told_to_or_nobody_reads(
+    number, status, terminal, send, relayed, shared, stream
+):
+    send(PlaceOrder(("rope",)))
+    send_all(shared.url(), relayed(), stream)
+    child = terminal("listen", shared.url(), "--stream", stream)
+    child.expect("rope")
+    child.kill(number)
+    child.expect_exact("\r\n")
+    child.wait()
+    assert child.exitstatus == status
+
+
+def test_what_keeps_a_listener_from_listening_is_said(tool, shared):
+    assert refused(tool("listen", shared.url(), "--stream", "NONE"), "stream not found")
+    assert refused(tool("listen", "nats://127.0.0.1:1"), "connection refused")
+    assert refused(tool("listen", "http://x"), "no URL of a NATS server")
+    assert refused(tool("listen", shared.url(), "--name", "a.b"), "'a.b'", "letters")
+    assert refused(tool("listen", shared.url(), "--stream", "*"), "'*'", "letters")
+
+
+def test_the_end_of_the_stream_is_not_taken_for_reached_while_the_server_is_slow(
+    send, relayed, nats, monkeypatch
+):
+    send(*(PlaceOrder((item,)) for item in "abc"))
+    send_all(nats.url(), relayed())
+    monkeypatch.setattr(listener, "BATCH", 1)
+    ids, turns = [], []
+
+    def show(event, _number):
+        ids.append(event.id)
+        nats.pause()
+
+    def on_turn():
+        turns.append(len(ids))
+        if turns[-2:] == [len(ids)] * 2:
+            nats.resume()
+
+    heard(nats.url(), "ORDERS", on_event=show, on_turn=on_turn)
+    assert ids == ids_of(relayed())
