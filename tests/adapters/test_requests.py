@@ -1,6 +1,7 @@
 """Requests from other services: what is asked for is done once, and everything is answered."""
 
 import json
+import os
 
 import pytest
 from hypothesis import example, given, settings
@@ -91,6 +92,25 @@ def test_the_conversation_of_a_request_is_its_id(ask, app):
     ask("place-order", "from the shop: 7", items=["rope"])
     (record, *_) = app.store.read()
     assert {message.correlation_id for message in record.messages} == {"from the shop: 7"}
+
+
+def test_what_another_server_is_still_storing_is_synced_before_it_is_answered(
+    ask, app, data, sales, monkeypatch
+):
+    order_id = ask("place-order", items=["rope"])["order"]["id"]
+    with bootstrap(data, notifier=sales) as elsewhere:
+        elsewhere.store.log.confirm = lambda _entry: None  # it is not yet there
+        ask("ship-order", "2", elsewhere, order_id=order_id)
+        synced = []
+        fsync = os.fsync
+
+        def note(descriptor):
+            synced.append(os.fstat(descriptor).st_ino)
+            fsync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", note)
+        assert "order" in ask("ship-order", "2", order_id=order_id)
+        assert (data / "events.jsonl").stat().st_ino in synced
 
 
 # Refused

@@ -81,7 +81,7 @@ def fulfil(command: Command, bus: MessageBus, store: Store) -> OrderState:
         if command.id not in store.messages([command.id]):
             raise
         order_id = error.order_id
-        store.ids(keys=[order_id])  # makes durable what another server may be storing still
+        store.sync(store.head())  # another server may be storing it still
     return Orders(store).get(order_id).state
 
 
