@@ -1,6 +1,5 @@
 """Another service: it asks for orders, and gets events, with nothing but nats-py."""
 
-# ruff: noqa: TID251 - others talk to NATS as they like
 import asyncio
 import json
 
@@ -18,7 +17,7 @@ def talk(url, conversation):
     async def main():
         client = await nats.connect(url)
         try:
-            return await asyncio.wait_for(conversation(client), 100)
+            return await asyncio.wait_for(conversation(client), 600)
         finally:
             await client.close()
 

@@ -83,7 +83,10 @@ class Listener:
         async def listen(connection: Connection) -> None:
             await self._listen(connection, until_idle)
 
-        asyncio.run(keep_connected(self._address, listen, self._on_lost))
+        def is_wanted() -> bool:
+            return not self._is_stopped
+
+        asyncio.run(keep_connected(self._address, listen, self._on_lost, is_wanted))
 
     async def _listen(self, connection: Connection, until_idle: float | None) -> None:
         await find_stream(connection, self._stream)

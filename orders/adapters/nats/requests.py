@@ -19,13 +19,11 @@ import msgspec
 from ...application.orders import Orders
 from ...application.store import Store
 from ...domain.commands import CancelOrder, PlaceOrder, ShipOrder
-from ...domain.order import OrderState, valid_text
+from ...domain.order import MAX_TEXT, OrderState, valid_text
 from ...domain.text import safe_json, shorten
 from ...errors import Conflict, ForbiddenMove, OrdersError, StoreError, describe
 from ...messaging.bus import MessageBus
 from ...messaging.message import Command, Message
-
-MAX_ERROR = 500  # characters of an error that are answered
 
 _NAMESPACE = UUID("2f6c2a3e-6a0f-5c43-9d1c-0e8f5b7d9a11")  # of the ids that `decode` gives
 _REQUESTS: dict[str, type[Command]] = {
@@ -40,8 +38,7 @@ class BadRequest(OrdersError):
 def decode(topic: str, request_id: str | None, body: bytes) -> Command:
     """Return the command that is asked for; the same request gives the same command.
 
-    Its id is made of the whole request, its conversation is the request's id, and that is the
-    key of an order, too.
+    Its id is made of the whole request; the request's id is the key of an order.
 
     Raises:
         BadRequest: there is no such command, or it has not these fields.
@@ -59,7 +56,7 @@ def decode(topic: str, request_id: str | None, body: bytes) -> Command:
         if unknown := fields.keys() - allowed:
             raise BadRequest(f"{kind.__name__} has no {min(unknown)!r}")
         whole = msgspec.json.encode([topic, key, fields], order="deterministic")
-        own = {"id": str(uuid5(_NAMESPACE, whole.decode())), "correlation_id": key}
+        own = {"id": str(uuid5(_NAMESPACE, whole.decode()))}
         if kind is PlaceOrder:
             own["key"] = key
         return msgspec.convert(fields | own, kind)
@@ -105,8 +102,11 @@ def answer(
 
 
 def refusal(request_id: str | None, why: str) -> dict[str, Any]:
-    """Return the answer to a request that was not fulfilled."""
-    return {"request": request_id, "error": shorten(why, MAX_ERROR)}
+    """Return the answer to a request that was not fulfilled, which may have been long."""
+    return {
+        "request": request_id and shorten(request_id, MAX_TEXT),
+        "error": shorten(why, MAX_TEXT),
+    }
 
 
 def encode(answer: dict[str, Any], limit: int) -> bytes:

@@ -107,16 +107,24 @@ class Server:
         async def serve(connection: Connection) -> None:
             await self._serve(connection, until_idle)
 
-        asyncio.run(keep_connected(self._address, serve, self._on_lost))
+        def is_wanted() -> bool:
+            return not self._is_stopped
+
+        asyncio.run(keep_connected(self._address, serve, self._on_lost, is_wanted))
 
     async def _serve(self, connection: Connection, until_idle: float | None) -> None:
         consumer = await self._prepare(connection)
         puller = Puller(connection, self._stream, consumer, 1)
         while not self._is_stopped:
-            if (message := await self._next(puller)) is not None:
-                await self._take(message, connection)
-            elif puller.is_idle(until_idle):
-                break
+            try:
+                if (message := await puller.next()) is not None:
+                    await self._take(message, connection)
+                elif puller.is_idle(until_idle):
+                    break
+            except NatsRefused as error:
+                if isinstance(error, NatsLost) or 'publish to "_inbox.' not in str(error).lower():
+                    raise
+                self._warn(error)  # somebody wants answers where we may not send any
             self._on_turn()
 
     async def _prepare(self, connection: Connection) -> ConsumerInfo:
@@ -145,15 +153,6 @@ class Server:
             max_deliver=2 * DEATHS,  # of a message that we cannot even read
         )
         return await find_consumer(connection, self._stream, consumer)
-
-    async def _next(self, puller: Puller) -> Msg | None:
-        try:
-            return await puller.next()
-        except NatsRefused as error:
-            if isinstance(error, NatsLost) or 'publish to "_inbox.' not in str(error).lower():
-                raise
-            self._warn(error)  # somebody wants answers where we may not send any
-            return None
 
     async def _take(self, message: Msg, connection: Connection) -> None:
         """Answer a request, then acknowledge it."""
