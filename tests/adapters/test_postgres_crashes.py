@@ -2,13 +2,16 @@
 
 import os
 import random
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import pytest
 from conftest import Sales
+from test_store_contract import commit_of
 
 from orders import OrderCreated, PlaceOrder, bootstrap
 from orders.adapters.postgres.store import PostgresStore
+from orders.application.store import Commit, Delivery
+from orders.domain.order import Order
 from orders.errors import OrdersError
 from orders.settings import Settings
 
@@ -66,3 +69,28 @@ def test_what_was_acknowledged_survives_the_server_and_is_stored_once(
         assert len(list(app.store.deliveries())) == len(stored)
         assert [finding for finding in app.store.check() if not finding.is_well] == []
     print(f"{len(placed)} acknowledged, {kills} kills, {len(unknown)} uncertain")
+
+
+def test_a_delivery_that_was_made_stays_made_when_the_server_is_killed(server):
+    with bootstrap(server.url(), notifier=Sales()) as app:
+        app.bus.send(PlaceOrder(items=("rope",)))
+        server.kill()
+        server.start()
+        assert app.orders.count() == 1  # it has found the server, and is alive: nobody takes over
+        assert [one.delivery.status for one in app.store.deliveries()] == ["done"]
+
+
+def test_what_is_stored_after_the_server_was_killed_follows_what_was_read_before(server):
+    with ExitStack() as stack:
+        stores = [stack.enter_context(closing(PostgresStore(server.url()))) for _ in range(4)]
+        for number, store in enumerate(stores):
+            outcome = Delivery(f"event {number}", "subscriber", status="done")
+            store.commit(Commit(reactions=(outcome,), is_durable=False))
+        read = stores[0].head()
+        server.kill()
+        server.start()
+        orders = [Order.place(["rope"]) for _ in stores]
+        for store, order in zip(stores, orders, strict=True):
+            store.commit(commit_of(order))
+        after = [message.order_id for one in stores[0].read(read) for message in one.messages]
+        assert after == [order.id for order in orders]

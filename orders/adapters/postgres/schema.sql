@@ -148,6 +148,8 @@ $$;
 
 -- A commit, in one round trip and one transaction. It takes its transaction id here, after all
 -- that it builds on was read: so the versions of an order stand in the log in their order.
+-- None is seen before it is on the disk: a server that crashes gives the ids of those that are not
+-- to others, which whoever has read the first would never read.
 create function store_commit(p_commit json, p_body json) returns bigint
 language plpgsql as $$
 declare
@@ -159,12 +161,8 @@ declare
     taken bigint;
 begin
     select * into given from json_to_record(p_commit) as x(
-        is_durable boolean, era integer, owner bigint, about text[], kinds text[],
-        changes json, parts json
+        era integer, owner bigint, about text[], kinds text[], changes json, parts json
     );
-    if not given.is_durable then
-        perform set_config('synchronous_commit', 'off', true);
-    end if;
     -- New orders as they come, others by id: two who change the same do not wait in a circle.
     if given.changes is not null then  -- even to look through none costs a twentieth
         for change in

@@ -79,7 +79,6 @@ class _Part(msgspec.Struct, frozen=True):
 class _Given(msgspec.Struct, frozen=True):
     """What it is told of a commit."""
 
-    is_durable: bool
     era: int
     owner: int | None
     about: list[str]
@@ -96,7 +95,6 @@ def store(session: Session, commit: Commit, row: Row, lease: int) -> tuple[Curso
         psycopg.Error: the server could not.
     """
     given = _Given(
-        commit.is_durable,
         session.era,
         None if commit.is_deferred else lease,
         row.about,
