@@ -63,14 +63,6 @@ SHOWS = {
 }
 
 
-@pytest.fixture
-def empty(tmp_path):
-    """A directory for temporary files with nothing in it."""
-    directory = tmp_path / "temporary"
-    directory.mkdir()
-    return directory
-
-
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.sample(7)
 def test_every_scenario_shows_what_it_says_and_leaves_nothing_behind(
@@ -121,7 +113,6 @@ def interrupt(event):
 
 def test_a_demo_whose_claim_is_broken_exits_1(monkeypatch, capsys, empty):
     monkeypatch.setitem(EVENT_SUBSCRIBERS, OrderCreated, (notify_the_first_only,))
-    monkeypatch.setattr("tempfile.tempdir", str(empty))
     console = Console()
     assert console.run(lambda: play("article", console)) == 1
     shown = capsys.readouterr().err
@@ -132,7 +123,6 @@ def test_a_demo_whose_claim_is_broken_exits_1(monkeypatch, capsys, empty):
 
 def test_a_demo_that_is_interrupted_leaves_nothing_behind(monkeypatch, empty):
     monkeypatch.setitem(EVENT_SUBSCRIBERS, OrderCreated, (interrupt,))
-    monkeypatch.setattr("tempfile.tempdir", str(empty))
     console = Console()
     assert console.run(lambda: play("article", console)) == 130
     assert [*empty.iterdir()] == []
@@ -267,7 +257,6 @@ def test_the_system_exits_1_when_its_followers_do_not_do_what_is_shown(
     monkeypatch.setattr(kind, method, replacement)
     if replacement is forget and kind is Bestseller:
         monkeypatch.setattr(kind, "react", lambda self, event: [])
-    monkeypatch.setattr("tempfile.tempdir", str(empty))
     console = Console()
     assert console.run(lambda: play("system", console)) == 1
     shown = capsys.readouterr().err

@@ -3,7 +3,6 @@
 import re
 
 import pexpect
-import pytest
 
 from orders.demos.tour import Tour
 
@@ -34,14 +33,6 @@ TOUR = """\
 def refuse(_seconds):
     """Be a pause that is not to be."""
     raise AssertionError("it has waited")
-
-
-@pytest.fixture
-def empty(tmp_path):
-    """A directory for temporary files with nothing in it."""
-    directory = tmp_path / "temporary"
-    directory.mkdir()
-    return directory
 
 
 def test_plain_demo_is_the_tour_whose_lines_are_the_log(tool):

@@ -9,19 +9,9 @@ from shutil import which
 
 import pytest
 
-from orders.demos import SCENARIOS, workspace
+from orders.demos import SCENARIOS, remains, workspace
 from orders.demos.playing import play
 from orders.demos.workspace import ENDING, Workspace, play_in
-
-
-@pytest.fixture
-def empty(tmp_path, monkeypatch):
-    """The directory for temporary files, with nothing in it."""
-    directory = tmp_path / "temporary"
-    directory.mkdir()
-    monkeypatch.setenv("TMPDIR", str(directory))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    return directory
 
 
 def descendants():
@@ -62,6 +52,7 @@ def interrupted_at(nth, number):
     def scenario():
         (place.directory / "file").write_text("text")
         place.start()  # it would wait for input for ever
+        place.begin("server", which("sleep"), "1000", ending=signal.SIGTERM)
 
     interruption = SignalAt(nth, number)
     sys.settrace(interruption)
@@ -100,8 +91,8 @@ def test_signals_while_the_directory_is_removed_wait_until_it_is(monkeypatch, fo
         with pytest.raises(KeyboardInterrupt):
             play_in(Workspace(), lambda: None)
 
-    rmtree = workspace.rmtree
-    monkeypatch.setattr(workspace, "rmtree", remove)
+    rmtree = remains.rmtree
+    monkeypatch.setattr(remains, "rmtree", remove)
     assert fork(main).wait() == 0
     assert [*empty.iterdir()] == []
 
@@ -136,8 +127,8 @@ def test_a_directory_that_is_written_to_while_it_is_removed_is_removed(monkeypat
             return
         rmtree(path, ignore_errors=ignore_errors)
 
-    rmtree = workspace.rmtree
-    monkeypatch.setattr(workspace, "rmtree", remove)
+    rmtree = remains.rmtree
+    monkeypatch.setattr(remains, "rmtree", remove)
     play_in(place, lambda: None)
     assert removed == [place.directory] * 2
     assert [*empty.iterdir()] == []

@@ -1,0 +1,109 @@
+"""What a demo that was killed has left, and who ends it: no process, no directory stays.
+
+The directory of a demo has a file that is locked: its first byte by the demo, its second by each
+process that belongs to it. The kernel opens a lock when its holder ends, however that happens,
+and says who holds one. So nobody is taken for gone who is not, and nobody is ended for having
+the number of a process that is gone.
+
+python -P -S remains.py DIRECTORY    waits until the demo there is gone, then ends what it left
+"""
+
+import fcntl
+import os
+import signal
+import stat
+import struct
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from shutil import rmtree
+from tempfile import gettempdir
+
+PREFIX = "orders-demo-"  # of the names of directories
+LOCK = "lock"
+DEMO, PROCESS = 0, 1  # bytes of it
+PATIENCE = 3.0  # seconds that a process has to end by itself
+LOOK = 0.01  # seconds between two looks whether it has
+TRIES = 100  # to remove a directory: something that ends may be writing to it
+
+# struct flock, see fcntl(2)
+FIELDS, FORMAT = (
+    (("start", "len", "pid", "type", "whence"), "qqihh")
+    if sys.platform == "darwin"
+    else (("type", "whence", "start", "len", "pid"), "hhqqi")
+)
+
+
+def mark(directory: Path) -> int:
+    """Mark a directory as that of a demo, for as long as the descriptor returned is open.
+
+    This process must not open the lock again: to close it once would open it.
+    """
+    new = directory / "new"  # it gets its name when it is locked
+    descriptor = os.open(new, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.lockf(descriptor, fcntl.LOCK_EX, 1, DEMO)
+    new.rename(directory / LOCK)
+    return descriptor
+
+
+def belong(descriptor: int) -> None:
+    """Have this process belong to the demo, also when it has become another program."""
+    fcntl.lockf(descriptor, fcntl.LOCK_SH, 1, PROCESS)
+
+
+def clear_all() -> None:
+    """End what demos have left that are gone."""
+    for directory in Path(gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):  # it is at work, or no demo's, or somebody else clears it
+            found = directory.lstat()
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
+                clear(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def clear(directory: Path, how: int = fcntl.LOCK_EX) -> None:
+    """When the demo is gone, end its processes and remove its directory.
+
+    Raises:
+        OSError: there is no demo; or it is at work, and `how` is not to wait.
+    """
+    descriptor = os.open(directory / LOCK, os.O_RDWR)
+    try:
+        fcntl.lockf(descriptor, how, 1, DEMO)
+        while process := holder(descriptor):
+            _end(process, descriptor)
+        remove(directory)
+    finally:
+        os.close(descriptor)
+
+
+def holder(descriptor: int) -> int:
+    """Return the id of a process that belongs to the demo; 0 where there is none we can end."""
+    wanted = {"type": fcntl.F_WRLCK, "whence": os.SEEK_SET, "start": PROCESS, "len": 1, "pid": 0}
+    question = struct.pack(FORMAT, *(wanted[field] for field in FIELDS))
+    answer = struct.unpack(FORMAT, fcntl.fcntl(descriptor, fcntl.F_GETLK, question))
+    found = dict(zip(FIELDS, answer, strict=True))
+    return 0 if found["type"] == fcntl.F_UNLCK else max(found["pid"], 0)
+
+
+def remove(directory: Path) -> None:
+    """Remove a directory, even if somebody who ends is still writing to it."""
+    for _ in range(TRIES):
+        if not directory.exists():
+            return
+        rmtree(directory, ignore_errors=True)
+
+
+def _end(process: int, descriptor: int) -> None:
+    """End it like Ctrl-C, so that a server leaves no shared memory; if that is in vain, kill it."""
+    os.kill(process, signal.SIGINT)
+    deadline = time.monotonic() + PATIENCE
+    while holder(descriptor) == process:
+        if time.monotonic() > deadline:
+            os.kill(process, signal.SIGKILL)
+        time.sleep(LOOK)
+
+
+if __name__ == "__main__":
+    with suppress(OSError):
+        clear(Path(sys.argv[1]))
