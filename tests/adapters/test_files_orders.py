@@ -20,7 +20,7 @@ from store_files import (
 )
 from tinydb import TinyDB, where
 
-from orders import OrderCreated, OrderShipped
+from orders import OrderCreated, OrderShipped, PlaceOrder, bootstrap
 from orders.adapters.files import orders as orders_module
 from orders.adapters.files.line import decode, encode, encode_messages
 from orders.adapters.files.state import StateStorage
@@ -428,3 +428,12 @@ def test_two_threads_can_be_the_first_to_see_through_a_damaged_state_file(
         order_id = place(store)
         assert counts[0].result() in {8, 9}
         assert [order.id for order in store.orders()] == [order_id, *(o.id for o in eight)]
+
+
+def test_a_state_that_begins_anew_forgets_its_keys(tmp_path):
+    with bootstrap(tmp_path / "store") as app:
+        app.bus.send(PlaceOrder(("rope",), key="k"))
+        state = app.store.state
+        assert state.with_keys(["k"])
+        state.begin()
+        assert state.tables() == {"orders": {}, "keys": {}}
