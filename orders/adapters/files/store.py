@@ -280,8 +280,7 @@ class FilesStore:
                 entries = []
                 for event, ones in groupby(ours, lambda claim: events[claim[0].key]):
                     attempts = tuple(attempt for _, attempt in ones)
-                    entry = self.log.append(deliveries=attempts, owner=owner, claimed=event)
-                    entries.append(entry)
+                    entries.append(self.log.append(deliveries=attempts, owner=owner, claimed=event))
             self._confirm(*entries)
             for entry in entries:
                 self.state.add(entry)
@@ -297,8 +296,7 @@ class FilesStore:
         for delivery, _ in claims:
             key = delivery.key
             if delivery.status != "pending":
-                account = accounts.get(key)
-                if account is not None and account.delivery == delivery:
+                if (account := accounts.get(key)) and account.delivery == delivery:
                     found[key] = account.first
                 continue
             known = ledger.find(key)
