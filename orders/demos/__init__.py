@@ -17,5 +17,6 @@ SCENARIOS = {
     "crash": "kill -9 between commit and notice: the next command delivers",
     "race": "eight processes at once, on plain TinyDB and on this store",
     "key": "eight processes, one key, one order",
+    "cluster": "real servers, workers, a relay: killed one by one while orders flow",
     "plugin": "refunds: command, event, projection and policy in one module",
 }

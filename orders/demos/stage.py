@@ -8,7 +8,7 @@ from time import sleep
 from typing import Any
 
 from ..application.notifications import Notice
-from ..application.store import START, Account, Cursor
+from ..application.store import START, Account, Cursor, Record
 from ..bootstrap import App, bootstrap
 from ..cli import rendering
 from ..cli.lines import MARKS, Line, lines_of
@@ -35,6 +35,7 @@ class Stage:
 
     Attributes:
         data: a directory that does not exist yet, removed after the run.
+        workspace: where files and processes are.
         console: shows data.
         is_stepping: whether a presenter says when it goes on.
         is_paced: whether, on a terminal, there is time to read.
@@ -63,7 +64,7 @@ class Stage:
         self.failed: list[str] = []
         self.notices: list[Notice] = []
         self.failures: list[BaseException] = []
-        self._workspace = workspace
+        self.workspace = workspace
         self._app: App | None = None
         self._files = Files(self.data)
         self._shown: Cursor = START
@@ -126,15 +127,24 @@ class Stage:
             seconds: for the audience to read a line in.
         """
         for record in app.store.read(self._shown):
-            for line in lines_of(record, app):
-                self._show_line(line)
-                self.pause(seconds)
+            self.show_record(app, record, seconds)
             self._shown = record.cursor
+
+    def show_record(self, app: App, record: Record, seconds: float = 0.0) -> None:
+        """Show a record as `orders watch` does; arguments as of `show_log`."""
+        for line in lines_of(record, app):
+            self._show_line(line)
+            self.pause(seconds)
 
     def pause(self, seconds: float) -> None:
         """Let the audience read, if there is one."""
-        if self.is_paced and sys.stdout.isatty():
+        if self.is_watched:
             sleep(seconds)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody reads along, and is to have time for it."""
+        return self.is_paced and sys.stdout.isatty()
 
     def check(self, claim: str, is_true: bool) -> None:
         """Say whether what was claimed has happened."""
@@ -149,7 +159,7 @@ class Stage:
     # What happens
 
     @contextmanager
-    def open(self, data: Path | None = None, **wiring: Any) -> Iterator[App]:
+    def open(self, data: Path | str | None = None, **wiring: Any) -> Iterator[App]:
         """Wire the system on a store of the stage's, as `bootstrap` does."""
         wired: dict[str, Any] = {"notifier": self, "on_failure": self.note} | wiring
         with bootstrap(data or self.data, settings=Settings(), **wired) as app:
@@ -163,7 +173,7 @@ class Stage:
 
     def python(self, *arguments: str, **environment: str) -> Finished:
         """Run Python in a process of its own, to its end."""
-        return self._workspace.finish(self._workspace.start(*arguments, **environment))
+        return self.workspace.finish(self.workspace.start(*arguments, **environment))
 
     def orders(
         self,
@@ -181,7 +191,7 @@ class Stage:
     def race(self, kind: str, path: Path, writers: int, each: int) -> list[Finished]:
         """Let writers of `racer.py` begin together; return what became of them."""
         arguments = ("-m", "orders.demos.racer", kind, str(path), str(each))
-        racers = [self._workspace.start(*arguments) for _ in range(writers)]
+        racers = [self.workspace.start(*arguments) for _ in range(writers)]
         for racer in racers:
             if racer.stdout is not None:
                 racer.stdout.readline()  # it is ready
@@ -189,7 +199,7 @@ class Stage:
             if racer.stdin is not None:
                 racer.stdin.write("go\n")
                 racer.stdin.flush()
-        return [self._workspace.finish(racer) for racer in racers]
+        return [self.workspace.finish(racer) for racer in racers]
 
     def note(self, subscriber: Subscriber, event: Event, error: BaseException) -> None:
         """Show and keep a subscriber's failure."""
