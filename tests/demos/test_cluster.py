@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -212,3 +213,17 @@ def test_a_server_that_cannot_start_is_reported(empty, monkeypatch):
     place = Workspace()
     with pytest.raises(OrdersError, match="nats does not start: it said nothing"):
         play_in(place, lambda: NatsServer(place).start())
+
+
+@pytest.mark.long
+@pytest.mark.skipif(os.getuid() != 0, reason="only root runs PostgreSQL as another user")
+def test_programs_in_a_home_that_nobody_else_may_enter_are_run_from_a_copy(tmp_path, empty):
+    programs = servers.postgres_programs()
+    package = programs.parents[1]
+    for part in (package.name, f"{package.name}.libs"):
+        shutil.copytree(package.with_name(part), tmp_path / part, symlinks=True)
+    as_user = servers.hand_over(empty)
+    found = servers.readable(tmp_path / programs.relative_to(package.parent), empty, as_user)
+    assert found.is_relative_to(empty)
+    for program in ("postgres", "initdb"):  # which need more libraries than the other
+        subprocess.run([found / program, "--version"], check=True, **as_user)
