@@ -191,7 +191,9 @@ class PostgreSQL(Server):
     @property
     def url(self) -> str:
         """The store in there, with its password, so not for command lines: others see these."""
-        return f"postgresql://orders:{self._password}@127.0.0.1:{self.port}/postgres"
+        return (
+            f"postgresql://orders:{self._password}@127.0.0.1:{self.port}/postgres?sslmode=disable"
+        )
 
     def _launch(self) -> None:
         settings = (f"-c{name}={value}" for name, value in SETTINGS.items())
