@@ -96,8 +96,8 @@ def read_until(demo, text):
 
 def test_a_demo_that_was_killed_leaves_nothing_either(empty):
     demo = start(empty)
-    said = read_until(demo, "has shown it, too")
-    assert len(processes_of(empty)) > 10
+    said = read_until(demo, "orders worker")  # the servers are at work, the others are begun
+    assert len(processes_of(empty)) > 5
     demo.kill()
     demo.communicate()
     check_nothing_is_left(empty, said)
