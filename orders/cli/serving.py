@@ -1,8 +1,8 @@
 """The commands that talk with other services: they show what a Listener and a Server do."""
 
+import os
 import re
 import signal
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -191,4 +191,4 @@ def _once(console: Console) -> Callable[[OrdersError], None]:
 
 def _own_name() -> str:
     """Return this machine's name, as far as a listener can have it."""
-    return re.sub(r"[^\w-]", "-", f"listen-{socket.gethostname()}", flags=re.ASCII)
+    return re.sub(r"[^\w-]", "-", f"listen-{os.uname().nodename}", flags=re.ASCII)
