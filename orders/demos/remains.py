@@ -23,7 +23,7 @@ from tempfile import gettempdir
 PREFIX = "orders-demo-"  # of the names of directories
 LOCK = "lock"
 DEMO, PROCESS = 0, 1  # bytes of it
-PATIENCE = 3.0  # seconds that a process has to end by itself
+PATIENCE = 10.0  # seconds that a process has to end by itself
 LOOK = 0.01  # seconds between two looks whether it has
 TRIES = 100  # to remove a directory: something that ends may be writing to it
 

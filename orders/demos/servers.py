@@ -30,6 +30,7 @@ LOOK = 0.03  # seconds between two looks whether it is
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",  # the path of one may be too long
+    "dynamic_shared_memory_type": "mmap",  # in files of its directory, which goes
     "shared_buffers": "32MB",
 }
 
@@ -185,7 +186,8 @@ class PostgreSQL(Server):
         )
         if made.wait():
             raise OrdersError(
-                f"PostgreSQL cannot be set up: {self._workspace.last_words(self._name)}"
+                f"PostgreSQL cannot be set up: {self._workspace.last_words(self._name)}",
+                "set TMPDIR to a directory that everybody may enter" if self._as_user else None,
             )
 
     @property
