@@ -5,6 +5,7 @@ import os
 import pickle
 import pty
 import random
+import shutil
 import signal
 import struct
 import subprocess
@@ -162,6 +163,20 @@ def store(url):
 
     with closing(PostgresStore(url)) as store:
         yield store
+
+
+@pytest.fixture
+def empty(monkeypatch):
+    """The directory for temporary files, with nothing in it.
+
+    It is not one of pytest's, which are the user's alone: as root, PostgreSQL is run by another.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="orders-tests-"))
+    directory.chmod(0o711)
+    monkeypatch.setenv("TMPDIR", str(directory))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 class Sales:
