@@ -13,7 +13,7 @@ from .machinery import Cluster, Compared
 from .servers import NatsServer, PostgreSQL, Server, check_installed
 from .stage import Stage
 
-LINE, READ = 0.8, 3.0  # seconds for a line of the log; for a title, or what came of it
+LINE, READ = 0.6, 2.5  # seconds for a line of the log; for a title, or what came of it
 HURRIED, PACED = 0.05, 0.5  # seconds between two orders
 WORKERS = ("worker 1", "worker 2", "worker 3")
 FATAL = 7  # the delivery at which the first worker dies

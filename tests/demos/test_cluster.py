@@ -104,6 +104,20 @@ def test_a_demo_that_was_killed_leaves_nothing_either(empty):
 
 
 @pytest.mark.long
+def test_on_a_terminal_there_is_time_to_read_for_less_than_a_minute(monkeypatch, screen, empty):
+    pauses = empty / "pauses"
+
+    def note(seconds):
+        with pauses.open("a") as file:
+            file.write(f"{seconds}\n")
+
+    monkeypatch.setattr("orders.demos.stage.sleep", note)
+    status, shown = screen("demo", "cluster", columns=100)
+    assert (status, bool(re.search(OUTCOME, shown))) == (0, True)
+    assert 45 <= sum(map(float, pauses.read_text().splitlines())) <= 60
+
+
+@pytest.mark.long
 @pytest.mark.parametrize(
     "number",
     [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL],
