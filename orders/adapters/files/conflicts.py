@@ -1,9 +1,10 @@
 """Refuses what somebody else was quicker with, while nobody else can write."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from ...application.store import Change, Commit, Match
+from ...application.store import Change, Claim, Commit, Match
 from ...errors import AlreadySettled, Conflict, KeyTaken
+from .ledger import Entered, Key, Ledger
 from .line import Position
 from .log import EventLog
 from .matching import containing
@@ -51,3 +52,30 @@ def check_deliveries(commit: Commit, log: EventLog) -> None:
         for entry in log.read(Position(*commit.seen), wanted=wanted):
             if any(delivery.key == reaction.key for delivery in entry.line.deliveries):
                 raise AlreadySettled(*reaction.key)
+
+
+def claimable(
+    claims: Iterable[Claim],
+    ledger: Ledger,
+    accounts: Mapping[Key, Entered],
+    is_abandoned: Callable[[str | None], bool],
+) -> dict[Key, Position]:
+    """Return those deliveries that stand as they were found, and where their events stand.
+
+    Args:
+        claims: what is to be claimed.
+        ledger: what is pending.
+        accounts: what is settled; may be empty where nothing failed is claimed.
+        is_abandoned: tells whether the owner of a lease is gone.
+    """
+    found: dict[Key, Position] = {}
+    for delivery, _ in claims:
+        key = delivery.key
+        if delivery.status != "pending":
+            if (account := accounts.get(key)) and account.delivery == delivery:
+                found[key] = account.first
+            continue
+        known = ledger.find(key)
+        if known and known.delivery == delivery and is_abandoned(known.owner):
+            found[key] = known.place
+    return found

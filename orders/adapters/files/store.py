@@ -36,11 +36,11 @@ from ...domain.order import OrderState
 from ...errors import NotStored, NotWritten, OrdersError, StoreBusy
 from ...messaging.message import Message
 from ..forks import abandon_in_children
-from .conflicts import check_deliveries, check_orders
+from .conflicts import check_deliveries, check_orders, claimable
 from .disk import Disk
 from .finding import find_messages
 from .leases import Leases, process_of
-from .ledger import Accounts, Key
+from .ledger import Accounts
 from .line import BEGINNING, Position, encode_messages
 from .lock import FileLock
 from .log import EventLog
@@ -50,10 +50,6 @@ from .reader import Entry, Watch
 from .snapshots import Snapshots, proven
 
 POLL = 0.05  # seconds between two looks at the log's size
-
-
-def ignore(_warning: str) -> None:
-    """Do nothing with a warning."""
 
 
 class FilesStore:
@@ -78,7 +74,7 @@ class FilesStore:
         *,
         lock_timeout: float = 10.0,
         disk: Disk | None = None,
-        warn: Callable[[str], None] = ignore,
+        warn: Callable[[str], None] = lambda _text: None,
         watch: Watch | None = None,
     ) -> None:
         self.directory = Path(directory)
@@ -271,38 +267,24 @@ class FilesStore:
         """
         with self.log.threads:
             with self._writing():
-                events = self._events_of(claims)
+                are_failed = any(found.status != "pending" for found, _ in claims)
+                accounts = self._current_accounts().by_key if are_failed else {}
+                events = claimable(claims, self.log.ledger(), accounts, self._abandonment())
                 ours = [claim for claim in claims if claim[0].key in events]
                 if not ours:
                     return []
                 self._has_stored = True
                 owner = self.leases.mine()
-                entries = []
-                for event, ones in groupby(ours, lambda claim: events[claim[0].key]):
-                    attempts = tuple(attempt for _, attempt in ones)
-                    entries.append(self.log.append(deliveries=attempts, owner=owner, claimed=event))
+                entries = [
+                    self.log.append(
+                        deliveries=tuple(one for _, one in ones), owner=owner, claimed=at
+                    )
+                    for at, ones in groupby(ours, lambda claim: events[claim[0].key])
+                ]
             self._confirm(*entries)
             for entry in entries:
                 self.state.add(entry)
             return ours
-
-    def _events_of(self, claims: Sequence[Claim]) -> dict[Key, Position]:
-        """Return where the events of those deliveries stand that can be claimed."""
-        found: dict[Key, Position] = {}
-        is_abandoned = self._abandonment()
-        are_failed = any(delivery.status != "pending" for delivery, _ in claims)
-        accounts = self._current_accounts().by_key if are_failed else {}
-        ledger = self.log.ledger()
-        for delivery, _ in claims:
-            key = delivery.key
-            if delivery.status != "pending":
-                if (account := accounts.get(key)) and account.delivery == delivery:
-                    found[key] = account.first
-                continue
-            known = ledger.find(key)
-            if known and known.delivery == delivery and is_abandoned(known.owner):
-                found[key] = known.place
-        return found
 
     def release(self) -> None:
         """Let other processes make the pending deliveries that this one set out to make."""
