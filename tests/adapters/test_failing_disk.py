@@ -225,7 +225,7 @@ SHORT_IF_TORN = {"EIO", "crash before"}
         for behaviour, torn in product(BEHAVIOURS, [False, True])
     ],
 )
-@pytest.mark.sample(3)
+@pytest.mark.sample(2)
 def test_whatever_call_fails_no_acknowledged_order_is_lost(tmp_path, behaviour, torn):
     calls = run(tmp_path / "whole", torn=torn).disk.calls
     assert {"open", "write", "sync", "replace", "unlink", "sync_directory"} <= set(calls)

@@ -133,6 +133,7 @@ class Explained:
 
 
 @pytest.mark.parametrize("is_analyzed", [False, True])
+@pytest.mark.sample(1)
 def test_every_query_finds_what_it_wants_by_an_index(store, is_analyzed, monkeypatch):
     fill(store, ORDERS)
     if is_analyzed:

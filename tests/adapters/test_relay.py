@@ -277,6 +277,7 @@ def test_an_emptied_stream_goes_on_where_the_store_knows_it_was_and_that_is_said
 
 
 @EMPTIED
+@pytest.mark.sample(2)
 def test_an_emptied_stream_has_everything_again_if_that_is_asked(emptied, empty):
     """The server takes events that it had before the purge for repeats, and drops them."""
     empty_it, go_on = emptied

@@ -341,6 +341,7 @@ def write(data, *messages):
 @pytest.mark.parametrize(
     ("year", "zone"), [(1, "UTC"), (1, "America/New_York"), (9999, "Asia/Tokyo")]
 )
+@pytest.mark.sample(1)
 def test_times_at_the_end_of_time_are_shown(tool, data, year, zone):
     first, last = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
     time = first if year == 1 else last
@@ -427,9 +428,9 @@ def test_a_hostile_name_of_a_subscriber_is_refused(name):
 
 @one_in([pytest.param(12, id="some"), whole])
 def test_a_hostile_argument_does_no_harm_in_a_process_of_its_own(orders, tool, one_in):
-    sample = [text for text in HOSTILE if len(text) < 1000][::2]
+    sample = [text for text in HOSTILE if len(text) < 1000][::4]
     commands = COMMANDS * 3
-    assert len(sample) >= 30
+    assert len(sample) >= 15
     for number, (text, command) in enumerate(zip(sample, commands, strict=False)):
         run = tool if number % one_in else orders  # the short form forks most of them
         result = run(*[part.replace("{}", text) for part in command])

@@ -178,6 +178,7 @@ def test_a_listener_says_that_it_shares_the_events_with_another_one(
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+@pytest.mark.sample(1)
 def test_a_listener_ends_when_it_is_told_to_or_nobody_reads(
     number, status, terminal, send, relayed, nats_url, stream
 ):
@@ -199,6 +200,7 @@ def test_what_keeps_a_listener_from_listening_is_said(tool, nats_url):
     assert refused(tool("listen", nats_url, "--stream", "*"), "'*'", "letters")
 
 
+@pytest.mark.long
 def test_the_end_of_the_stream_is_not_taken_for_reached_while_the_server_is_slow(
     send, relayed, start_nats, monkeypatch
 ):

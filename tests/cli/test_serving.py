@@ -359,6 +359,7 @@ def test_deliveries_are_left_to_workers_where_these_deliver(nats, tool):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+@pytest.mark.sample(1)
 def test_a_server_ends_when_it_is_told_to(number, status, terminal, nats):
     prepare(nats.url())
     child = terminal("serve", nats.url())
@@ -401,7 +402,7 @@ def raw(nats, headers, payload=b"{}", subject=f"{SUBJECT}.place-order"):
         *(b"\r\nReply-To: " + subject for subject in (b"_INBOX.*", b"_INBOX.>", b"_INBOX..a", b"")),
     ],
 )
-@pytest.mark.sample(4)
+@pytest.mark.sample(2)
 def test_no_header_ends_a_server_or_has_it_publish_elsewhere(headers, nats, serving):
     prepare(nats.url())
     server = serving(nats.url())

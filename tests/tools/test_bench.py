@@ -83,6 +83,7 @@ def test_rows_and_json_name_every_measure():
     assert [*bench.as_object(rates)] == ["orders", *bench.MEASURES]
 
 
+@pytest.mark.long
 def test_the_disk_that_holds_the_data_is_measured(patched_tool, data):
     data.mkdir(mode=0o700)
     before = [path.stat().st_mtime_ns for path in (data, data.parent)]
