@@ -129,6 +129,25 @@ def test_a_holder_in_another_process_excludes_all_and_is_named(path):
     assert "ORDERS_LOCK_TIMEOUT" in caught.value.hint
 
 
+def test_a_file_of_another_disk_with_the_same_number_is_not_taken_for_the_lock(
+    path, tmp_path, monkeypatch
+):
+    with held_elsewhere(path) as other:
+        (held,) = (line for line in locks() if f":{path.stat().st_ino} " in line)
+        device = held.split()[5].rpartition(":")[0]
+        foreign = held.replace(device, "ff:ff").replace(str(other.pid), "4711")
+        listed = tmp_path / "locks"
+        monkeypatch.setattr(locks_of_files, "LOCKS", listed)
+        for lines, holder in (
+            ((foreign, held, foreign), f"process {other.pid}"),
+            ((foreign,), "process 4711"),  # some file systems are listed as another device
+            ((foreign, foreign.replace("ff:ff", "ff:fe")), "another process"),
+        ):
+            listed.write_text("\n".join(lines))
+            with pytest.raises(StoreBusy, match=f"is held by {holder}"):
+                FileLock(path, 0).held().__enter__()
+
+
 @pytest.fixture
 def unlisted(monkeypatch, tmp_path):
     """A system that does not list who holds which lock."""

@@ -222,12 +222,18 @@ class _Waiter(Thread):
 
 def _listed(path: Path) -> str:
     """Return who holds the lock on a file, as Linux lists it: ``process 26147``."""
-    inode = f":{path.stat().st_ino}"
+    status = path.stat()
+    holders: dict[str, str] = {}  # process by file
     for line in LOCKS.read_text().splitlines():
         _, kind, *_, process, file, _, _ = line.split()
-        if kind == "FLOCK" and file.endswith(inode) and int(process) > 0:  # in our container
-            return f"process {process}"
-    return ""
+        if kind == "FLOCK" and int(process) > 0:  # in our container
+            holders[file] = process
+    device, inode = status.st_dev, f":{status.st_ino}"
+    exact = holders.get(f"{os.major(device):02x}:{os.minor(device):02x}{inode}")
+    similar = [held for file, held in holders.items() if file.endswith(inode)]
+    # Some file systems are listed as another device than stat(2) says.
+    process = exact or (similar[0] if len(similar) == 1 else "")
+    return f"process {process}" if process else ""
 
 
 def _say_who_holds(descriptor: int) -> None:
