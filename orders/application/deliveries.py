@@ -124,11 +124,15 @@ class Deliveries:
             }
             wanted = [claim for claim in batch if claim[0].key in known]
             claimed = self._claim(wanted) if wanted else set()
-            for found, attempt in batch:
-                if found.key in claimed:
-                    yield self._make(found, attempt, *known[found.key])
-                else:
-                    yield "taken" if found.key in known else "unknown"
+            try:
+                for found, attempt in batch:
+                    if found.key in claimed:
+                        yield self._make(found, attempt, *known[found.key])
+                    else:
+                        yield "taken" if found.key in known else "unknown"
+            except BaseException:
+                self._store.release()  # or those that were claimed would wait for us
+                raise
 
     def retry(self, ids: Sequence[str] | None = None) -> tuple[int, int]:
         """Make failed deliveries once more; return how many are done, of how many tried.

@@ -190,6 +190,25 @@ def test_strict_applications_raise_what_a_subscriber_raises():
             app.bus.send(PlaceOrder(("rope",)))
 
 
+def test_what_a_strict_retry_has_claimed_and_not_tried_is_left_to_others(tmp_path):
+    def broken(_event):
+        raise LookupError("no such shelf")
+
+    def wired(**options):
+        app = wire(tmp_path, **options)
+        app.bus.unsubscribe("order_created")
+        app.bus.subscribe(OrderCreated, broken, name="broken")
+        return app
+
+    with wired() as app:
+        for _ in range(3):
+            app.bus.send(PlaceOrder(("rope",)))
+    with wired(strict=True) as app:
+        with pytest.raises(LookupError, match="no such shelf"):
+            app.deliveries.retry()
+        assert [found.is_abandoned for found in app.store.pending()] == [True, True]
+
+
 def test_a_strict_application_raises_what_a_reaction_raises():
     class Grumpy(Policy):
         name = "grumpy"
