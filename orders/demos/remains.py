@@ -87,11 +87,21 @@ def holder(descriptor: int) -> int:
 
 
 def remove(directory: Path) -> None:
-    """Remove a directory, even if somebody who ends is still writing to it."""
+    """Remove a directory, even if somebody who ends is still writing to it.
+
+    The lock is the last to go: whoever dies meanwhile leaves what is a demo's still.
+    """
     for _ in range(TRIES):
+        with suppress(OSError):
+            for path in directory.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    rmtree(path, ignore_errors=True)
+                elif path.name != LOCK:
+                    path.unlink()
+            if [path.name for path in directory.iterdir()] in ([], [LOCK]):
+                rmtree(directory)
         if not directory.exists():
             return
-        rmtree(directory, ignore_errors=True)
 
 
 def _end(process: int, descriptor: int) -> None:

@@ -4,7 +4,10 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 from shutil import which
+
+import psutil
 
 from orders.demos import remains
 from orders.demos.workspace import Workspace, play_in
@@ -14,8 +17,10 @@ SLEEP = which("sleep")
 
 def is_alive(process):
     """Return whether a process of anybody's is at work, and not only waiting to be buried."""
-    told = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True)
-    return told.stdout.strip()[:1] not in {"", "Z"}
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def wait_until(condition):
@@ -66,6 +71,27 @@ def test_a_killed_demo_is_cleared_up_after_at_once(fork, empty):
     assert [*empty.iterdir()] == []
 
 
+def test_a_directory_is_known_for_a_demos_until_nothing_else_is_in_there(empty, monkeypatch):
+    left, unlink = [], os.unlink
+
+    def look(name, **options):
+        if Path(name).name == remains.LOCK:
+            left.extend(path.name for path in directory.iterdir())
+        unlink(name, **options)
+
+    directory = empty / "demo"
+    directory.mkdir()
+    os.close(remains.mark(directory))
+    for number in range(50):
+        (directory / f"{number}").mkdir()
+        (directory / f"{number}" / "file").touch()
+        (directory / f"{number}.txt").touch()
+    monkeypatch.setattr(os, "unlink", look)
+    remains.remove(directory)
+    assert left == [remains.LOCK]
+    assert not directory.exists()
+
+
 def test_the_next_demo_clears_up_after_one_that_was_killed_with_its_watcher(fork, empty):
     demo = Demo(fork)
     demo.kill_all()
@@ -88,15 +114,15 @@ def test_a_demo_at_work_is_left_alone(fork, empty):
 def test_a_server_that_does_not_end_by_itself_is_killed(fork, empty, monkeypatch):
     monkeypatch.setattr(remains, "PATIENCE", 0.1)
     demo = Demo(fork, ("/bin/sh", "-c", f"trap '' INT; exec {SLEEP} 1000"))
-    wait_until(lambda: b"sleep" in command_of(demo.server))
+    wait_until(lambda: "sleep" in name_of(demo.server))
     demo.kill_all()
     remains.clear_all()
     assert not is_alive(demo.server)
     assert [*empty.iterdir()] == []
 
 
-def command_of(process):
-    return subprocess.run(["ps", "-o", "args=", "-p", str(process)], capture_output=True).stdout
+def name_of(process):
+    return psutil.Process(process).name()
 
 
 def test_who_only_looks_into_the_directory_of_a_demo_goes_on(fork, empty):
