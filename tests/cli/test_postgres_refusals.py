@@ -1,7 +1,6 @@
 """What people are told when the server does not do as they wish: why, and what to try."""
 
 import os
-import shutil
 import subprocess
 import sys
 from contextlib import closing
@@ -16,6 +15,7 @@ from postgres_proxy import TlsProxy
 from orders import PlaceOrder
 from orders.adapters.postgres.store import PostgresStore
 
+CERTIFICATE = Path(__file__).parent.parent / "adapters" / "certificate.pem"  # its key, too
 SECRET = "p%3Assw0rd"
 DECODED = "p:ssw0rd"
 FROM_START = ["--from", "start", "--until-idle", "0.1"]
@@ -73,27 +73,19 @@ def test_whoever_may_not_make_the_schema_may_use_the_one_that_was_made(tool, gua
 
 
 @pytest.fixture
-def encrypted(postgres, tmp_path):
-    """Return the URL of a server with a certificate of its own making, as file and in TLS."""
-    if shutil.which("openssl") is None:
-        pytest.skip("the program openssl makes certificates")
-    made = tmp_path / "server.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    command += ["-subj", "/CN=shop", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([*command, "-keyout", made, "-out", "cert.pem"], check=True, capture_output=True)
-    with made.open("a") as file:
-        file.write(Path("cert.pem").read_text())
-    with TlsProxy(postgres.port, made) as proxy:
+def encrypted(postgres):
+    """Return what makes URLs of a server whose certificate nobody knows."""
+    with TlsProxy(postgres.port, CERTIFICATE) as proxy:
         yield lambda **parameters: postgres.url(**parameters).replace(
             f":{postgres.port}/", f":{proxy.port}/"
         )
 
 
-def test_a_connection_may_be_encrypted_and_its_certificate_checked(tool, encrypted, url, tmp_path):
+def test_a_connection_may_be_encrypted_and_its_certificate_checked(tool, encrypted, url):
     schema = url.partition("schema=")[2]
     for parameters in (
         {"sslmode": "require"},
-        {"sslmode": "verify-full", "sslrootcert": tmp_path / "cert.pem"},
+        {"sslmode": "verify-full", "sslrootcert": CERTIFICATE},
     ):
         data = encrypted(schema=schema, **parameters)
         assert tool("place", "rope", data=data).returncode == 0
@@ -101,12 +93,12 @@ def test_a_connection_may_be_encrypted_and_its_certificate_checked(tool, encrypt
             assert store.connection.run(lambda session: session.link.pgconn.ssl_in_use)
 
 
-def test_a_certificate_that_cannot_be_checked_is_refused(tool, encrypted, tmp_path):
+def test_a_certificate_that_cannot_be_checked_is_refused(tool, encrypted):
     unknown = encrypted(sslmode="verify-full")
     refused(tool("list", data=unknown), "root certificate file", "try: give the server's", "FILE")
     another = {"sslmode": "verify-full", "sslrootcert": "system"}
     refused(tool("list", data=encrypted(**another)), "verify failed", "?sslrootcert=FILE")
-    misnamed = encrypted(sslmode="verify-full", sslrootcert=tmp_path / "cert.pem")
+    misnamed = encrypted(sslmode="verify-full", sslrootcert=CERTIFICATE)
     misnamed = misnamed.replace("@127.0.0.1", "@localhost")
     refused(tool("list", data=misnamed), "does not match", "try: write the host", "names it")
 
