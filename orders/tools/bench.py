@@ -37,6 +37,7 @@ EVENTS = 10_000
 LISTS = 20
 LIMIT = 3.0  # seconds for what a slow competitor does
 WRITERS = 8  # processes that place at once
+EACH = 100  # orders, each of them
 STEPS = 11  # for each size
 
 MEASURES = {
@@ -177,7 +178,7 @@ def _written(log: Path, begin: int) -> bytes:
 
 def _place_at_once(data: Path) -> float:
     """Have several processes place orders at once; return how many a second."""
-    command = [sys.executable, "-m", "orders.tools.writer", str(data), str(PLACES)]
+    command = [sys.executable, "-m", "orders.tools.writer", str(data), str(EACH)]
     with ExitStack() as stack:
         writers = [stack.enter_context(_running(command)) for _ in range(WRITERS)]
         _await(writers)
@@ -185,7 +186,7 @@ def _place_at_once(data: Path) -> float:
         for _, typed in writers:
             typed.write(b"go\n")
         _await(writers)
-        return WRITERS * PLACES / (perf_counter() - start)
+        return WRITERS * EACH / (perf_counter() - start)
 
 
 @contextmanager
