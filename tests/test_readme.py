@@ -94,25 +94,43 @@ def test_the_consumer_of_events_runs_as_it_is_printed_and_takes_each_once(
     assert len([line for line in script.splitlines() if line]) <= 15
     server = start_nats()
     script = script.replace("nats://127.0.0.1:4222", server.url())
-    ids = [send(PlaceOrder(items=("rope",)))[0] for _ in range(3)]
-    assert tool("relay", server.url(), "--until-idle", "0").returncode == 0
-    repeat = nats_server.messages(server.url(), "ORDERS")[1].data  # as if an ack had been lost
-    publish = lambda jetstream: jetstream.publish("orders.order-created", repeat)
-    nats_server.run(server.url(), publish)
-    ids.append("the end")
-    end = json.dumps({"id": "the end", "type": "OrderCreated", "subject": "the end"})
-    nats_server.run(server.url(), lambda one: one.publish("orders.order-created", end.encode()))
+    order = lambda: f"OrderCreated {send(PlaceOrder(items=('rope',)))[0]}"
+    relay = ["relay", server.url(), "--until-idle", "0"]
     mails = sqlite3.connect(tmp_path / "mails.db")
+    sent = [order(), order()]
+    assert tool("place", " ").returncode == 1
+    sent.append("OrderRejected None")
+    assert tool(*relay).returncode == 0
     with subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path) as consumer:
-        found = []
-        while not any("the end" in mail for (mail,) in found):
-            assert consumer.poll() is None
-            time.sleep(0.01)
-            with suppress(sqlite3.OperationalError):  # there is no table yet
-                found = mails.execute("select text from mail").fetchall()
-        consumer.kill()
+
+        def await_mails():
+            found = []
+            while len(found) < len(sent):
+                assert consumer.poll() is None
+                time.sleep(0.01)
+                with suppress(sqlite3.OperationalError):  # there is no table yet
+                    found = [mail for (mail,) in mails.execute("select text from mail")]
+            assert found == sent
+
+        try:
+            await_mails()
+            sent.append(order())  # the consumer waits for it
+            assert tool(*relay).returncode == 0
+            await_mails()
+            server.restart()
+            sent.append(order())
+            assert tool(*relay).returncode == 0
+            await_mails()
+            repeat = nats_server.messages(server.url(), "ORDERS")[0].data  # its ack was lost
+            end = json.dumps({"id": "the end", "type": "The", "subject": "end"}).encode()
+            for event in (repeat, end):
+                publish = lambda one, event=event: one.publish("orders.order-created", event)
+                nats_server.run(server.url(), publish)
+            sent.append("The end")
+            await_mails()
+        finally:
+            consumer.kill()
     mails.close()
-    assert [mail for (mail,) in found] == [f"OrderCreated {id_}" for id_ in ids]
 
 
 def test_the_event_that_is_shown_is_one():
