@@ -110,6 +110,8 @@ VALID = json.loads(encoded(OrderShipped(order_id="o-1", id="e-1")))
         {"type": "OrderShipped@7"},
         {"type": "PlaceOrder", "data": {"items": ["rope"]}},
         {"time": "yesterday"},
+        {"time": "0001-01-01T00:00:00+14:00"},
+        {"time": "9999-12-31T23:59:59-14:00"},
         {"data": "text"},
         {"data": {}},
         {"data": {"order_id": 7}},

@@ -482,11 +482,16 @@ def test_a_store_that_has_lost_events_is_refused(data, tmp_path, nats_url, strea
     assert "backup" in hint
 
 
-def test_a_stream_that_somebody_else_writes_to_is_refused(data, nats_url, stream):
+EARLY = {"specversion": "1.0", "id": "1", "source": "/orders/1", "type": "OrderShipped"}
+EARLY |= {"time": "0001-01-01T00:00:00+14:00", "data": {"order_id": "1"}}  # it is none in UTC
+
+
+@pytest.mark.parametrize("message", [b"hello", json.dumps(EARLY).encode()])
+def test_a_stream_that_somebody_else_writes_to_is_refused(data, nats_url, stream, message):
     with bootstrap(data) as app:
         fill(app.store, 1)
     add(nats_url, stream)
-    nats_server.run(nats_url, lambda jetstream: jetstream.publish(f"{stream}.x", b"hello"))
+    nats_server.run(nats_url, lambda jetstream: jetstream.publish(f"{stream}.x", message))
     assert "is not from a relay" in refusal(data, nats_url, stream)[0]
 
 

@@ -148,7 +148,8 @@ def test_what_is_unknown_here_is_shown_and_what_is_no_event_is_passed_over(
     (known,) = relayed()
     payload = {**json.loads(known), "id": "2", "type": "OrderPraised", "data": {"by": "\x1b[1mme"}}
     unknown = json.dumps(payload).encode()
-    send_all(nats_url, [b"{}", unknown, b"\xff"], stream)
+    early = json.dumps({**payload, "time": "0001-01-01T00:00:00+14:00"}).encode()  # no UTC time
+    send_all(nats_url, [b"{}", unknown, b"\xff", early], stream)
     send_all(nats_url, [known], stream, headers={"Status": "503"})
     listened = tool("listen", nats_url, "--stream", stream, *TO_THE_END)
     shown = [line.split("\t") for line in listened.stdout.splitlines()]
@@ -156,7 +157,7 @@ def test_what_is_unknown_here_is_shown_and_what_is_no_event_is_passed_over(
     assert shown[0][4] == r'by="\u001b[1mme"'
     warnings = listened.stderr.splitlines()
     assert [line.partition(": it is no event")[0] for line in warnings] == [
-        f"warning: message {place} of {stream} was passed over" for place in (1, 3)
+        f"warning: message {place} of {stream} was passed over" for place in (1, 3, 4)
     ]
 
 

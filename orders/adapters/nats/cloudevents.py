@@ -107,7 +107,7 @@ def decode(data: bytes) -> Received:
     try:
         told = msgspec.json.decode(data, type=CloudEvent)
         event = decode_message(msgspec.json.encode(_stored(told)))
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:  # UTC lacks it
         raise ValueError(f"it is no event: {error}") from error
     if told.specversion != "1.0" or not (told.id and told.source and told.type):
         raise ValueError("it is no event of CloudEvents 1.0")
