@@ -204,3 +204,14 @@ def test_an_answer_that_is_too_long_for_the_server_goes_without_the_items(app, a
     assert len(encode(found, 10_000_000)) > LIMIT
     short = json.loads(encode(found, LIMIT))
     assert short["order"] == {**found["order"], "items": None}
+
+
+def test_an_answer_that_is_too_long_even_so_is_an_error_that_says_it(ask):
+    found = ask("place-order", items=["rope"], customer="€" * 400)
+    short = json.loads(encode(found, 1_000))
+    assert short == {
+        "request": found["request"],
+        "error": "it is done, but the answer has more than the 1,000 bytes that the server takes",
+    }
+    refused = json.loads(encode({"request": "1", "error": "€" * 400}, 1_000))
+    assert refused["error"] == "the answer has more than the 1,000 bytes that the server takes"

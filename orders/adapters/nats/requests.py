@@ -110,8 +110,19 @@ def refusal(request_id: str | None, why: str) -> dict[str, Any]:
 
 
 def encode(answer: dict[str, Any], limit: int) -> bytes:
-    """Return an answer as one line of JSON, without the items where it is longer than `limit`."""
-    line = safe_json(msgspec.json.encode(answer).decode()).encode()
+    """Return an answer as one line of JSON.
+
+    Where it has more than `limit` bytes, it goes without the items, or else only says so.
+    """
+    line = _line(answer)
     if len(line) > limit and (order := answer.get("order")):
-        return encode({**answer, "order": {**order, "items": None}}, limit)
+        line = _line({**answer, "order": {**order, "items": None}})
+    if len(line) > limit:
+        done = "it is done, but " if "order" in answer else ""
+        why = f"{done}the answer has more than the {limit:,} bytes that the server takes"
+        line = _line(refusal(answer["request"], why))
     return line
+
+
+def _line(answer: dict[str, Any]) -> bytes:
+    return safe_json(msgspec.json.encode(answer).decode()).encode()
