@@ -459,15 +459,25 @@ def test_what_keeps_a_server_from_serving_is_said(nats, tool):
     assert refused(overlapping, "subjects overlap with an existing stream")
 
 
-def test_the_example_of_the_readme_asks_for_an_order(nats, serving, data):
+def test_the_example_of_the_readme_asks_for_an_order_before_anybody_has_served(
+    start_nats, serving, data
+):
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     (example,) = re.findall(
         r"```python\n(import asyncio, json, nats\n.*?order-requests.*?)```", readme, re.DOTALL
     )
-    serving(nats.url())
-    talk(nats.url(), lambda client: waiting(client, 1))
-    script = example.replace("nats://127.0.0.1:4222", nats.url())
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
-    assert run.stderr == ""
-    assert ast.literal_eval(run.stdout)["order"]["customer"] == "Ada"
+    server = start_nats("trace: true")
+    script = example.replace("nats://127.0.0.1:4222", server.url())
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as asker:
+        try:
+            while "order-requests.place-order" not in server.log and asker.poll() is None:
+                time.sleep(0.01)
+            serving(server.url())
+            out, errors = asker.communicate(timeout=60)
+        finally:
+            asker.kill()
+    assert errors == ""
+    assert ast.literal_eval(out)["order"]["customer"] == "Ada"
     assert placed(data) == ["shop 4711"]
