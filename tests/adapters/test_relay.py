@@ -297,9 +297,22 @@ def test_an_emptied_stream_has_only_what_comes_if_that_is_asked(emptied, empty, 
     said, found = go_on(begin="now")
     assert found == ([first] if empty is delete_the_last else [])
     assert "what the store has is not sent" in said[-1]
+    assert go_on() == ([], found)
     with bootstrap(data) as app:
         ids = fill(app.store, 1, 4)
     assert go_on()[1] == [*found, *ids]
+
+
+def test_a_stream_that_is_emptied_again_before_anything_came_is_said_to_be(
+    emptied, nats_url, stream
+):
+    empty_it, go_on = emptied
+    empty_it(purge)
+    go_on(begin="now")
+    nats_server.run(nats_url, lambda jetstream: delete(jetstream, stream))
+    said, found = go_on()
+    assert found == []
+    assert "going on after what was not to be sent, as the store remembers" in said[-1]
 
 
 def test_an_emptied_stream_goes_on_though_a_relay_was_killed_while_it_sent_again(
@@ -414,6 +427,46 @@ def test_a_stream_that_is_emptied_while_nothing_happens_is_noticed(
             one.stop()
             thread.join()
     assert relayed(nats_url, stream) == ids[2:]
+
+
+@pytest.mark.parametrize(
+    ("empty", "limits", "warnings"), [(purge, {}, 1), (nothing, {}, 0), (purge, {"max_msgs": 1}, 0)]
+)
+def test_a_stream_that_is_emptied_between_two_events_is_said_once(
+    data, nats_url, stream, monkeypatch, empty, limits, warnings
+):
+    """One that forgets by itself is as it should be."""
+    monkeypatch.setattr("orders.adapters.nats.relay.CHECK", 1e9)
+    add(nats_url, stream, **limits)
+    own, looks, said = Relay._look, [], []
+
+    async def look(self, *arguments):
+        looks.append(await own(self, *arguments))
+        return looks[-1]
+
+    monkeypatch.setattr(Relay, "_look", look)
+    options = {"stream": stream, "prefix": f"{stream}."}
+    with bootstrap(data) as app:
+        fill(app.store, 2)
+        one = Relay(app.store, nats_url, warn=lambda error: said.append(str(error)), **options)
+        thread = threading.Thread(target=one.run)
+        thread.start()
+        try:
+            for number in (2, 3):
+                while one.relayed < number:
+                    assert thread.is_alive()
+                    time.sleep(0.01)
+                if number == 2:
+                    nats_server.run(nats_url, lambda jetstream: empty(jetstream, stream))
+                    fill(app.store, 1, number)
+            monkeypatch.setattr("orders.adapters.nats.relay.CHECK", 0.05)
+            while len(looks) < 3:
+                assert thread.is_alive()
+                time.sleep(0.01)
+        finally:
+            one.stop()
+            thread.join()
+    assert said == [f"stream {stream} was purged, and has only what came since"] * warnings
 
 
 # Refusals

@@ -12,6 +12,8 @@ from contextlib import suppress
 from threading import Event as Flag
 from typing import Literal
 
+from nats.js.api import StreamConfig
+
 from ...application import positions
 from ...application.positions import Position
 from ...application.store import START, Cursor, Record, Store
@@ -151,10 +153,12 @@ class Relay:
         Raises:
             StreamChanged: the stream has another last message than was thought.
         """
-        cursor = start.cursor
+        cursor, present = start.cursor, sender.sequence + is_empty
         await self._send(sender, start.rest)
-        since = checked = time.monotonic()
+        since = checked = looked = time.monotonic()
         while self._is_wanted():
+            if time.monotonic() - looked > CHECK:
+                present, looked = await self._look(connection, sender, present), time.monotonic()
             if batch := self._read(cursor):
                 had, cursor = cursor, batch[-1].cursor
                 if await self._send(sender, among(batch, had)):
@@ -179,6 +183,26 @@ class Relay:
             with suppress(StoreBusy):
                 await asyncio.to_thread(self._store.wait, cursor, pause)
         await sender.finish()
+
+    async def _look(self, connection: Connection, sender: Sender[Found], present: int) -> int:
+        """Say if a message is gone from the stream with all before it; return one that it has now.
+
+        A stream that was emptied takes what follows all the same.
+        """
+        stored = sender.sequence
+        info = await connection.ask(connection.jetstream.stream_info(self._stream))
+        if not info.state.messages:  # which is said when it is known what follows
+            return present
+        if info.state.first_seq > present and not _forgets(info.config):
+            url = self._address.location
+            self._warn(
+                OrdersError(
+                    f"stream {self._stream} was purged, and has only what came since",
+                    f"purge it while no relay runs, then orders relay {url} --stream"
+                    f" {self._stream} --from start, to have everything again",
+                )
+            )
+        return max(stored, info.state.first_seq)
 
     def _read(self, cursor: Cursor) -> list[Record]:
         try:
@@ -276,9 +300,12 @@ class Relay:
                 f"{gone}, and {self._store.location} does not remember how far it was",
                 "--from start, which sends everything, or --from now, which sends what comes",
             )
+        if not known.event and known.sequence == tail.sequence:
+            return found  # it is as it was when only what comes was asked for
+        after = f"record {known.number:,}" if known.event else "what was not to be sent"
         self._warn(
             OrdersError(
-                f"{gone}; going on after record {known.number:,}, as the store remembers",
+                f"{gone}; going on after {after}, as the store remembers",
                 f"orders relay {self._address.location} --stream {self._stream} --from start, to"
                 " have everything again",
             )
@@ -287,6 +314,12 @@ class Relay:
 
     def _refusal(self, reason: str, hint: str) -> NatsRefused:
         return NatsRefused(self._address.location, reason, hint)
+
+
+def _forgets(config: StreamConfig) -> bool:
+    """Return whether a stream lets go of messages by itself."""
+    limits = config.max_age, config.max_msgs, config.max_bytes, config.max_msgs_per_subject
+    return any((limit or 0) > 0 for limit in limits)
 
 
 def _topics() -> list[str]:
