@@ -3,13 +3,18 @@
 import asyncio
 import socket
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from nats.js.api import ConsumerConfig, StreamConfig
 
 from orders.adapters.nats import connection, refusals
-from orders.adapters.nats.connection import Address, connected, keep_connected
-from orders.adapters.nats.refusals import NatsLost, NatsRefused
+from orders.adapters.nats.connection import Address, Connection, connected, keep_connected
+from orders.adapters.nats.consuming import Puller, find_consumer, find_stream
+from orders.adapters.nats.refusals import NatsLost, NatsRefused, NobodyThere
+from orders.adapters.nats.sender import Sender
+from orders.adapters.nats.stream import Tail
 
 # A key, and its certificate for 127.0.0.1, which no authority has signed; good until 2126.
 CERTIFICATE = Path(__file__).with_name("certificate.pem")
@@ -155,18 +160,19 @@ def test_a_server_that_dies_while_it_is_asked_is_said(start_nats):
     assert refusal(server.url(), then=die)[0].endswith("the connection was lost")
 
 
-def test_another_kind_of_server_is_said():
+@pytest.mark.parametrize("said", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"x" * 100_000])
+def test_another_kind_of_server_is_said(said):
     def answer():
         client, _ = listening.accept()
-        with client:
-            client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        with client, suppress(OSError):  # nobody reads it to its end
+            client.sendall(said)
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=answer)
         thread.start()
-        said, _ = refusal(f"nats://127.0.0.1:{listening.getsockname()[1]}")
+        refused, _ = refusal(f"nats://127.0.0.1:{listening.getsockname()[1]}")
         thread.join()
-    assert said.endswith("it is no NATS server")
+    assert refused.endswith("it is no NATS server")
 
 
 def test_an_unknown_certificate_is_said_and_a_known_one_is_trusted(start_nats, monkeypatch):
@@ -188,6 +194,65 @@ def test_a_server_without_tls_is_refused_and_not_told_the_password(start_nats):
     assert "CONNECT" not in server.log
     connect(server.url("me:secret"))
     assert "CONNECT" in server.log
+
+
+async def delete_under(one, stream):
+    """Have a consumer pull, and a relay send, when the stream is deleted."""
+    config = StreamConfig(name=stream, subjects=[f"{stream}.>"])
+    await find_stream(one, stream, config)
+    consumer = await find_consumer(one, stream, ConsumerConfig(durable_name="here"))
+    puller = Puller(one, stream, consumer, 1)
+    sender = Sender(one, stream, Tail(0), "text/plain", lambda _what, _sequence: None)
+    await sender.open()
+    assert await puller.next() is None
+    await one.ask(one.jetstream.delete_stream(stream))
+    return puller, sender
+
+
+async def pull(puller, _sender):
+    while True:
+        await puller.next()
+
+
+async def send(_puller, sender):
+    await sender.send(f"{sender._stream}.x", "id", b"", None)
+    await sender.finish()
+
+
+@pytest.mark.parametrize("go_on", [pull, send])
+def test_a_stream_that_is_deleted_under_us_is_told_from_a_server_without_jetstream(
+    nats_url, stream, go_on
+):
+    async def use(one):
+        await go_on(*await delete_under(one, stream))
+
+    with pytest.raises(NobodyThere) as caught:
+        connect(nats_url, use)
+    assert "JetStream" not in f"{caught.value} {caught.value.hint}"
+
+
+@pytest.mark.parametrize("is_heard", [True, False])
+def test_a_mistake_of_ours_is_not_taken_for_one_of_the_server(nats_url, is_heard):
+    async def mistake(*_message):
+        return 1 / 0
+
+    async def make(one):
+        if not is_heard:
+            await one.ask(mistake())
+        await one.client.subscribe("mistake", cb=mistake)
+        await one.client.publish("mistake")
+        await one.ask(asyncio.Event().wait())
+
+    with pytest.raises(ZeroDivisionError):
+        connect(nats_url, make)
+
+
+def test_an_address_that_is_none_is_not_taken_for_a_server_that_is_not_there():
+    async def open_():
+        await Connection(Address("nats://h", [None], {})).open()
+
+    with pytest.raises((TypeError, AttributeError)):
+        asyncio.run(open_())
 
 
 # Going on

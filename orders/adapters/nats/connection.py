@@ -18,7 +18,16 @@ from nats.aio.client import Client
 from nats.errors import AuthorizationError, ConnectionClosedError, SecureConnWantedError
 from nats.js import JetStreamContext
 
-from .refusals import NO_JETSTREAM, WITHIN, NatsLost, NatsRefused, cannot_connect, refused
+from .refusals import (
+    NO_JETSTREAM,
+    TROUBLE,
+    WITHIN,
+    NatsLost,
+    NatsRefused,
+    NobodyThere,
+    cannot_connect,
+    refused,
+)
 
 T = TypeVar("T")
 
@@ -101,9 +110,7 @@ class Connection:
             if answer.cancelled() or not answer.done():  # nats-py cancels what it gives up
                 self.check()
             found = await asyncio.wait_for(answer, 0)
-        except NatsRefused:
-            raise
-        except Exception as error:
+        except TROUBLE as error:
             raise refused(error, self.address.location) from error
         else:
             self.has_answered = True
@@ -123,6 +130,8 @@ class Connection:
         if self._errors:
             error = self._errors.pop()
             self._errors.clear()
+            if not isinstance(error, TROUBLE):
+                raise error
             raise refused(error, self.address.location) from error
         if not self.client.is_connected:
             raise refused(ConnectionClosedError(), self.address.location)
@@ -135,9 +144,7 @@ class Connection:
         """
         try:
             await self.ask(self.jetstream.account_info())
-        except NatsLost as error:
-            if error.hint != NO_JETSTREAM:
-                raise
+        except NobodyThere as error:
             where = self.address.location
             raise NatsRefused(where, "the server has no JetStream", NO_JETSTREAM) from error
 
@@ -171,7 +178,9 @@ class Connection:
                 logging.getLogger("asyncio").setLevel(logging.ERROR)
         except Exception as error:
             await self.close()
-            raise cannot_connect(self._reason(error), self.address.location) from error
+            if not isinstance(reason := self._reason(error), (*TROUBLE, ValueError)):
+                raise
+            raise cannot_connect(reason, self.address.location) from error
         self._errors.clear()
         self._trouble.clear()
 

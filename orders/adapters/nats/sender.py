@@ -24,7 +24,7 @@ from nats.js.client import NO_RESPONDERS_STATUS
 from nats.js.errors import APIError
 
 from .connection import Connection
-from .refusals import NatsRefused, refused
+from .refusals import TROUBLE, NatsRefused, refused
 from .stream import Tail
 
 T = TypeVar("T")
@@ -117,7 +117,7 @@ class Sender(Generic[T]):
         except MaxPayloadError as error:
             said = f"event {id_} has {len(data):,} bytes, which is more than it takes"
             raise NatsRefused(where, said, "raise max_payload of the server") from error
-        except Exception as error:
+        except TROUBLE as error:
             raise refused(error, where) from error
         self._last = name
         self.sent += 1
@@ -160,8 +160,11 @@ class Sender(Generic[T]):
             if error.err_code in OVERTAKEN:
                 raise StreamChanged from error
             raise refused(error, where) from error
-        except (NoRespondersError, msgspec.MsgspecError) as error:
+        except NoRespondersError as error:
             raise refused(error, where) from error
+        except msgspec.MsgspecError as error:
+            said = "it answers what JetStream does not"
+            raise NatsRefused(where, said, "look who else takes these subjects") from error
         if answer.stream != self._stream:
             said = f"stream {answer.stream} takes what stream {self._stream} should"
             raise NatsRefused(where, said, "correct the subjects of these streams")

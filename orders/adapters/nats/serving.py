@@ -32,7 +32,7 @@ from ...messaging.bus import MessageBus
 from . import requests
 from .connection import Address, Connection, keep_connected
 from .consuming import Puller, check_name, find_consumer, find_stream
-from .refusals import NatsLost, NatsRefused
+from .refusals import NatsRefused, NotPermitted
 
 REPLY_TO = "Reply-To"
 CONSUMER = "orders-serve"  # which all servers share
@@ -121,8 +121,8 @@ class Server:
                     await self._take(message, connection)
                 elif puller.is_idle(until_idle):
                     break
-            except NatsRefused as error:
-                if isinstance(error, NatsLost) or 'publish to "_inbox.' not in str(error).lower():
+            except NotPermitted as error:
+                if error.action != "publish to" or not error.subject.startswith("_inbox."):
                     raise
                 self._warn(error)  # somebody wants answers where we may not send any
             self._on_turn()

@@ -7,7 +7,7 @@ from nats.js.api import Header, RetentionPolicy, StreamConfig
 from nats.js.errors import NotFoundError
 
 from .connection import Connection
-from .refusals import NatsRefused
+from .refusals import NatsRefused, NotPermitted
 
 MISSING = 10059  # err_code of JetStream: there is no such stream
 
@@ -87,9 +87,7 @@ class Stream:
         config = StreamConfig(name=self.name, subjects=[self._every])
         try:
             await self._connection.ask(self._connection.jetstream.add_stream(config))
-        except NatsRefused as error:
-            if "no permission" not in str(error):
-                raise
+        except NotPermitted as error:
             raise self._refusal(
                 f"there is no stream {self.name}, and this user may not create it",
                 f"nats stream add {self.name} --subjects '{self._every}', as one who may",
