@@ -5,6 +5,7 @@ was emptied, and for `orders doctor`, which asks no server.
 """
 
 from hashlib import sha256
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -12,6 +13,7 @@ from ..messaging.message import Event
 from .store import Cursor, Match, Snapshot, Store
 
 _PREFIX = "relay."  # a projection's name has no dot
+_PORT = 4222  # where a URL names none
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -33,6 +35,16 @@ class Position(msgspec.Struct, frozen=True):
     number: int
     cursor: Cursor
 
+    @property
+    def url(self) -> str:
+        """The server's URL as a command takes it, a word in the place of the password."""
+        return ":PASSWORD@".join(self.location.rsplit("@", 1))
+
+    @property
+    def name(self) -> str:
+        """The name of the snapshot that this is kept in."""
+        return _name(self.location, self.stream)
+
 
 def load(store: Store, location: str, stream: str) -> Position | None:
     """Return what the store remembers of a stream; None where that is nothing that can be used."""
@@ -46,8 +58,7 @@ def keep(store: Store, position: Position) -> None:
         StoreError: it cannot be kept.
     """
     tables = {"relay": {"1": msgspec.to_builtins(position)}}
-    name = _name(position.location, position.stream)
-    store.save(name, Snapshot(position.cursor, tables))
+    store.save(position.name, Snapshot(position.cursor, tables))
 
 
 def positions(store: Store) -> list[Position]:
@@ -68,7 +79,14 @@ def behind(store: Store, position: Position) -> int:
 
 
 def _name(location: str, stream: str) -> str:
-    return _PREFIX + sha256(f"{location} {stream}".encode()).hexdigest()[:16]
+    return _PREFIX + sha256(f"{_servers(location)} {stream}".encode()).hexdigest()[:16]
+
+
+def _servers(location: str) -> str:
+    """Return what is the same of a URL whoever asks, and however the hosts are written."""
+    hosts = location.rpartition("@")[2].split(",")
+    parts = [urlsplit(f"//{host.rpartition('://')[2]}") for host in hosts]
+    return ",".join(sorted(f"{part.hostname}:{part.port or _PORT}" for part in parts))
 
 
 def _load(store: Store, name: str) -> Position | None:

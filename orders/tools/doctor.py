@@ -162,8 +162,11 @@ def _relays(app: App) -> Iterator[Finding]:
     for position in positions.positions(app.store):
         where = f"stream {position.stream} of {position.location}"
         if behind := positions.behind(app.store, position):
-            cure = f"orders relay {position.location} --stream {position.stream}"
-            yield Finding("waiting", "relays", f"{where} is {count(behind, 'event')} behind", cure)
+            text = f"{where} is {count(behind, 'event')} behind; if that relay is not wanted any"
+            cure = f"orders relay {position.url} --stream {position.stream}"
+            yield Finding(
+                "waiting", "relays", f"{text} more, remove the snapshot {position.name}", cure
+            )
         else:
             yield Finding("ok", "relays", f"{where} has every event")
 

@@ -13,6 +13,8 @@ from command_line import rows
 
 from orders import PlaceOrder
 
+TO_THE_END = ["--until-idle", "0"]
+
 
 @pytest.fixture
 def relay(data, nats_url, stream):
@@ -61,16 +63,45 @@ def test_it_says_what_it_has_made_and_how_many_events_it_has_sent(tool, send, re
 
 @pytest.mark.engines
 def test_doctor_says_how_far_a_relay_is_behind_and_asks_no_server(tool, send, start_nats, data):
-    server = start_nats()
+    users = "{ user: me, password: secret }, { user: other, password: secret }"
+    server = start_nats(f"authorization {{ users: [{users}] }}")
     assert "relays" not in {row[1] for row in rows(tool("doctor"))}
-    send(PlaceOrder(items=("rope",)))
-    assert tool("relay", server.url(), "--until-idle", "0").returncode == 0
+    for user in ("other", "me"):  # who is one relay
+        send(PlaceOrder(items=("rope",)))
+        assert tool("relay", server.url(f"{user}:secret"), *TO_THE_END).returncode == 0
     server.kill()
-    where = f"stream ORDERS of {server.url()}"
-    assert ["ok", "relays", f"{where} has every event", ""] in rows(tool("doctor"))
+    where = f"stream ORDERS of {server.url('me')}"
+    said = [row for row in rows(tool("doctor")) if row[1] == "relays"]
+    assert said == [["ok", "relays", f"{where} has every event", ""]]
     send(*[PlaceOrder(items=("rope",))] * 3)
-    cure = f"orders relay {server.url()} --stream ORDERS"
-    assert ["waiting", "relays", f"{where} is 3 events behind", cure] in rows(tool("doctor"))
+    (said,) = [row for row in rows(tool("doctor")) if row[1] == "relays"]
+    assert (said[0], said[3]) == (
+        "waiting",
+        f"orders relay {server.url('me:PASSWORD')} --stream ORDERS",
+    )
+    assert said[2].startswith(f"{where} is 3 events behind; if that relay is not wanted any more,")
+
+
+def test_what_is_to_be_typed_for_everything_again_has_a_word_for_the_password(
+    tool, send, start_nats
+):
+    server = start_nats("authorization { user: me, password: secret }")
+    url = server.url("me:secret")
+    send(PlaceOrder(items=("rope",)))
+    tool("relay", url, *TO_THE_END)
+    nats_server.run(url, lambda jetstream: jetstream.purge_stream("ORDERS"))
+    said = tool("relay", url, *TO_THE_END).stderr
+    assert f"orders relay {server.url('me:PASSWORD')} --stream ORDERS --from start" in said
+
+
+def test_a_relay_that_is_not_wanted_any_more_is_forgotten_as_doctor_says(tool, send, relay, data):
+    send(PlaceOrder(items=("rope",)))
+    assert tool(*relay, *TO_THE_END).returncode == 0
+    send(PlaceOrder(items=("rope",)))
+    (said,) = [row for row in rows(tool("doctor")) if row[1] == "relays"]
+    name = said[2].rpartition("remove the snapshot ")[2]
+    (data / "projections" / f"{name}.json").unlink()
+    assert "relays" not in {row[1] for row in rows(tool("doctor"))}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

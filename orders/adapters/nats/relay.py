@@ -306,7 +306,7 @@ class Relay:
         self._warn(
             OrdersError(
                 f"{gone}; going on after {after}, as the store remembers",
-                f"orders relay {self._address.location} --stream {self._stream} --from start, to"
+                f"orders relay {known.url} --stream {self._stream} --from start, to"
                 " have everything again",
             )
         )
