@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -236,6 +237,43 @@ def test_a_store_that_is_busy_is_waited_for(nats, serving, data, tmp_path):
             return said
 
         assert "order" in talk(nats.url(), ask_while_it_is_busy)
+
+
+def has_ended(child):
+    return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def test_a_store_that_cannot_write_is_waited_for_and_its_server_ends_when_it_is_told_to(
+    nats, serving, send, data, tmp_path
+):
+    prepare(nats.url(), soon=3600)
+    send(*[PlaceOrder(("lamp",)) for _ in range(10)])  # a log longer than what the server prints
+    server = serving(nats.url())
+    _, most = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
+
+    async def put_while_it_is_full(client, number):
+        await waiting(client, 1)
+        full = (data / "events.jsonl").stat().st_size
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (full, most))
+        headers = {"Nats-Msg-Id": str(number)}
+        subject, body = f"{SUBJECT}.place-order", json.dumps(ITEMS).encode()
+        await client.jetstream().publish(subject, body, headers=headers)
+        is_held = False
+        while not is_held or "warning: could not write" not in read(tmp_path / "err0"):
+            assert not has_ended(server)
+            await asyncio.sleep(0.02)
+            found = await client.jetstream().consumer_info(REQUESTS, CONSUMER)
+            is_held = found.num_ack_pending > 0
+
+    talk(nats.url(), lambda client: put_while_it_is_full(client, 1))
+    resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (most, most))
+    assert "order" in asked(nats.url(), "place-order", "1", **ITEMS)
+    talk(nats.url(), lambda client: put_while_it_is_full(client, 2))
+    os.kill(server.pid, signal.SIGTERM)
+    assert server.wait() == 0
+    serving(nats.url())
+    assert "order" in asked(nats.url(), "place-order", "2", **ITEMS)
+    assert placed(data)[10:] == ["1", "2"]
 
 
 def test_a_server_goes_on_when_nats_does_and_ends_when_it_is_told_to_meanwhile(

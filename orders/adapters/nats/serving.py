@@ -27,11 +27,18 @@ from nats.js.api import (
 )
 
 from ...application.store import Store
-from ...errors import OrdersError, StoreBusy, StoreError
+from ...errors import (
+    NotStored,
+    OrdersError,
+    StoreBusy,
+    StoreError,
+    StoreUnavailable,
+    StoreUnreachable,
+)
 from ...messaging.bus import MessageBus
 from . import requests
 from .connection import Address, Connection, keep_connected
-from .consuming import Puller, check_name, find_consumer, find_stream
+from .consuming import LOOK, Puller, check_name, find_consumer, find_stream
 from .refusals import NatsRefused, NotPermitted
 
 REPLY_TO = "Reply-To"
@@ -40,6 +47,7 @@ DEATHS = 5  # of servers, or other reasons not to acknowledge, before a request 
 ACK_WAIT = 30.0  # seconds after which a request is sent to another server
 WINDOW = 0.1  # seconds, as few as there can be: a repeat of a request is to be answered, too
 
+_PASSING = (StoreBusy, NotStored, StoreUnavailable, StoreUnreachable)  # to end would be a death
 _INBOX = re.compile(r"_INBOX(\.[\w-]+)+", re.ASCII)  # anywhere else we might be made to publish
 
 
@@ -176,13 +184,14 @@ class Server:
     async def _fulfilled(
         self, topic: str, request_id: str | None, message: Msg, connection: Connection
     ) -> dict[str, Any] | None:
-        """Return the answer; None where we were stopped while the store was busy."""
+        """Return the answer; None where we were stopped while the store was of no use."""
         while not self._is_stopped:
             try:
                 return requests.answer(topic, request_id, message.data, self._bus, self._store)
-            except StoreBusy as error:
+            except _PASSING as error:
                 self._warn(error)
                 await connection.ask(message.in_progress())
+                await asyncio.sleep(LOOK)
             except StoreError:
                 await connection.ask(message.nak())  # another server may have better luck
                 raise
