@@ -2,6 +2,7 @@
 
     OrdersError
       WiringError        the program is put together wrongly: UnknownTopic, NoHandler, ...
+      WrongName          a stream, consumer or subject cannot be called that
       InvalidOrder       the order breaks a rule
       ForbiddenMove      the order's state forbids the move
       OrderNotFound, AmbiguousOrder
@@ -127,6 +128,13 @@ class PluginFailed(OrdersError):
             f"plugin {name} cannot be used: {reason}",
             "correct it, or leave it out of ORDERS_PLUGINS and --plugin",
         )
+
+
+class WrongName(OrdersError):
+    """What was given is no name; on the command line, wrong use."""
+
+    def __init__(self, what: str, name: str) -> None:
+        super().__init__(f"{name!r} is no name of a {what}", "take letters, digits, - and _")
 
 
 class InvalidOrder(OrdersError):

@@ -23,7 +23,7 @@ from ..application.notifications import Notice
 from ..application.store import Account
 from ..domain.order import OrderState
 from ..domain.text import safe, safe_json, shorten
-from ..errors import ImportRefused, Interrupted, OrdersError, StoreError, describe
+from ..errors import ImportRefused, Interrupted, OrdersError, StoreError, WrongName, describe
 from ..messaging.message import Event
 from ..messaging.subscriptions import Subscriber
 from ..tools.json_lines import as_json
@@ -93,7 +93,7 @@ class Console:
             for line in error.lines if isinstance(error, ImportRefused) else ():
                 self.say(line)
             self.fail(str(error), error.hint)
-            return ExitStatus.FAILED
+            return ExitStatus.WRONG_USE if isinstance(error, WrongName) else ExitStatus.FAILED
         self.fail(*explain(error))
         return ExitStatus.WRONG_USE
 

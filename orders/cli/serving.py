@@ -71,7 +71,7 @@ def listen(
         one = listener(
             url,
             stream=stream,
-            name=name or _own_name(),
+            name=_own_name() if name is None else name,
             on_event=on_event,
             on_turn=on_turn,
             on_lost=_once(console),

@@ -485,8 +485,8 @@ def test_an_answer_that_may_not_be_sent_is_survived(start_nats, serving, tmp_pat
 
 def test_what_keeps_a_server_from_serving_is_said(nats, tool):
     assert refused(tool("serve", "nats://127.0.0.1:1"), "connection refused")
-    assert refused(tool("serve", nats.url(), "--stream", "a b"), "'a b'", "letters")
-    assert refused(tool("serve", nats.url(), "--subject", "a.>"), "'>'", "letters")
+    assert refused(tool("serve", nats.url(), "--stream", "a b"), "'a b'", "letters", status=2)
+    assert refused(tool("serve", nats.url(), "--subject", "a.>"), "'>'", "letters", status=2)
 
     async def other(client):
         await client.jetstream().add_stream(name=REQUESTS, subjects=[f"{SUBJECT}.*"])

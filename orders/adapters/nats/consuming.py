@@ -16,7 +16,7 @@ from nats.aio.subscription import Subscription
 from nats.js.api import ConsumerConfig, ConsumerInfo, Header, StreamConfig, StreamInfo
 from nats.js.errors import APIError, NotFoundError
 
-from ...errors import OrdersError
+from ...errors import WrongName
 from .connection import Connection
 
 LOOK = 0.25  # seconds between two looks at something else than messages
@@ -27,13 +27,13 @@ _NAME = re.compile(r"[\w-]+", re.ASCII)
 
 
 def check_name(what: str, name: str) -> str:
-    """Return the name of a stream or a consumer.
+    """Return the name of a stream, a consumer or a part of a subject.
 
     Raises:
-        OrdersError: it cannot be one.
+        WrongName: it cannot be one.
     """
     if not _NAME.fullmatch(name):
-        raise OrdersError(f"{name!r} is no name of a {what}", "take letters, digits, - and _")
+        raise WrongName(what, name)
     return name
 
 

@@ -40,7 +40,8 @@ class Listener:
         warn: called with a sentence on what is no event, or who else listens.
 
     Raises:
-        OrdersError: a stream or a listener cannot have this name, or the URL is none.
+        WrongName: a stream or a listener cannot have this name.
+        NatsRefused: it is no URL of a NATS server.
     """
 
     def __init__(

@@ -67,8 +67,8 @@ class Server:
         warn: called with an error that was survived.
 
     Raises:
-        OrdersError: the stream cannot have this name, or requests this subject, or the URL is
-            none.
+        WrongName: the stream cannot have this name, or requests this subject.
+        NatsRefused: it is no URL of a NATS server.
     """
 
     def __init__(
