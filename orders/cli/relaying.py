@@ -46,7 +46,7 @@ def relay(
     Killed, it goes on behind the stream's last event; two of them double nothing.
     """
     check_until_idle(until_idle)
-    _check_names(stream, subject_prefix)
+    _check_prefix(subject_prefix)
     with open_store(context, defer=True) as (console, app):
 
         def on_turn() -> None:
@@ -95,10 +95,8 @@ class _Meter:
         self.line = f"{count(relayed, 'event')} relayed, {self._rate:,.0f} a second, {lag}{lost}"
 
 
-def _check_names(stream: str, prefix: str) -> None:
+def _check_prefix(prefix: str) -> None:
     """Refuse what NATS would take for something else than a name."""
-    if not re.fullmatch(r"[\w-]+", stream, re.ASCII):
-        raise WrongUse(f"{stream!r} is no name of a stream", "letters, digits, - and _: ORDERS")
     if not re.fullmatch(r"([\w-]+\.)+", prefix, re.ASCII):
         raise WrongUse(
             f"{prefix!r} is no beginning of a subject", "end each part with a dot: orders."

@@ -21,6 +21,7 @@ from ...errors import OrdersError, StoreBusy, StoreError
 from ...messaging.message import Event, message_classes, now
 from . import cloudevents
 from .connection import Address, Connection, keep_connected
+from .consuming import check_name
 from .events import Events, Found, Start, among
 from .refusals import NatsRefused
 from .sender import Sender, StreamChanged
@@ -57,6 +58,7 @@ class Relay:
 
     Raises:
         NatsRefused: it is no URL of a NATS server.
+        WrongName: a stream cannot have this name.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class Relay:
         self._store = store
         self._events = Events(store)
         self._address = Address.parse(url)
-        self._stream = stream
+        self._stream = check_name("stream", stream)
         self._prefix = prefix
         self._begin: Begin = begin
         self._on_turn = on_turn
