@@ -99,7 +99,7 @@ def remove(directory: Path) -> None:
                 elif path.name != LOCK:
                     path.unlink()
             if [path.name for path in directory.iterdir()] in ([], [LOCK]):
-                rmtree(directory)
+                rmtree(directory, ignore_errors=True)
         if not directory.exists():
             return
 

@@ -302,6 +302,7 @@ def ship_together(data, order_id, ready, go, by_command):
 
 
 @pytest.mark.parametrize("by_command", [True, False], ids=["command", "unit of work"])
+@pytest.mark.sample(1)
 def test_two_processes_that_ship_one_order_at_the_same_time_are_told_apart(by_command, data, fork):
     for number in range(10):
         with open_app(data) as app:

@@ -389,7 +389,7 @@ def file(tmp_path):
 
 
 @pytest.mark.parametrize("point", ["after-fsync@2", "mid-delivery@50", "torn-append@2"])
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 def test_an_import_killed_and_run_again_places_every_order_once(point, file, tool, data):
     assert tool("import", str(file), env=fault(point)).returncode == KILLED
     again = tool("import", str(file))

@@ -432,6 +432,7 @@ def test_a_stream_that_is_emptied_while_nothing_happens_is_noticed(
 @pytest.mark.parametrize(
     ("empty", "limits", "warnings"), [(purge, {}, 1), (nothing, {}, 0), (purge, {"max_msgs": 1}, 0)]
 )
+@pytest.mark.sample(1)
 def test_a_stream_that_is_emptied_between_two_events_is_said_once(
     data, nats_url, stream, monkeypatch, empty, limits, warnings
 ):

@@ -74,6 +74,7 @@ def is_quiet(status, said):
 
 @pytest.mark.parametrize("tries", [pytest.param(TRIES, id="some"), whole])
 @pytest.mark.parametrize("command", [["list"], ["place", "rope"]], ids=" ".join)
+@pytest.mark.sample(1)
 def test_ctrl_c_while_a_command_starts_is_quiet(start, tool, command, tries):
     moments = range(len([*imports(start(*command))]))
     assert len(moments) > TRIES

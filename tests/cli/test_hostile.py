@@ -220,6 +220,7 @@ CONTENTS = {
 
 @one_in([pytest.param(6, id="every other"), whole])
 @pytest.mark.parametrize("ending", CONTENTS)
+@pytest.mark.sample(2)
 def test_a_hostile_file_is_imported_or_refused(call, tmp_path, ending, one_in):
     for turn, text in enumerate([*HOSTILE, "\0", "a\0b", "\ud800"]):
         for number, content in thinned(enumerate(CONTENTS[ending]), one_in, turn):

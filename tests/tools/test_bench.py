@@ -14,7 +14,7 @@ from orders.tools import bench
 
 @pytest.fixture(autouse=True)
 def _few(monkeypatch):
-    for name in ("PLACES", "BULK", "EVENTS", "LISTS"):
+    for name in ("PLACES", "EACH", "BULK", "EVENTS", "LISTS"):
         monkeypatch.setattr(bench, name, 10)
 
 
