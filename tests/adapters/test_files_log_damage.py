@@ -25,7 +25,7 @@ from store_files import (
 )
 
 from orders import OrderCreated, OrderShipped
-from orders.adapters.files.line import FORMAT, Line, Position, decode, encode
+from orders.adapters.files.line import FORMAT, Line, Position, decode, encode, encode_messages
 from orders.adapters.files.log import EventLog
 from orders.adapters.files.reader import BIG_BLOCK, SECTOR
 from orders.application.store import Delivery
@@ -417,3 +417,21 @@ def test_a_log_that_is_a_symbolic_link_stays_one(open_log, data, path, tmp_path)
     assert path.is_symlink()
     assert not real.is_symlink()
     assert order_ids(open_log()) == ["1", "2"]
+
+
+def test_a_block_that_was_never_written_is_not_skipped_when_the_log_is_looked_at_again(
+    open_log, path
+):
+    log = open_log()
+    append(log, OrderShipped(order_id="1"))
+    with log.writing():  # a power cut leaves these two as it likes
+        lost = log.append(encode_messages([OrderShipped(order_id="x" * 2000)]))
+        log.append(encode_messages([OrderShipped(order_id="3")]))
+    log.close()
+    with path.open("r+b") as file:
+        file.seek(lost.start.offset)
+        file.write(bytes(-lost.start.offset % 512 + 512))
+    again = open_log()
+    assert again.position() == lost.start
+    assert again.position() == lost.start
+    assert again.ledger().outstanding() == ()

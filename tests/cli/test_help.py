@@ -216,7 +216,7 @@ def examples():
 def test_every_example_in_a_help_runs(tool, send, data, example):
     with bootstrap(data) as system, system.uow() as uow:
         uow.emit(OrderCreated(order_id=ORDER, items=("rope",)))
-    Path("data").mkdir()
+    shutil.copytree(data, "data")
     shutil.copy(SAMPLE, "data")
     program, command, *arguments = shlex.split(example.replace("ORDER", ORDER))
     assert program == "orders"

@@ -376,6 +376,8 @@ class EventLog:
             last = self._tail and self._reader.last(descriptor, self._end, self._tail, size)
             for found in [last] if last else self._summaries(descriptor, self._end, size):
                 self._learn(found)
+            if self._end.offset < size:  # what a crash has left is to be looked at line by line
+                self._tail = b""
         return self._end
 
     def _begin(self, descriptor: int, size: int) -> None:
