@@ -111,8 +111,7 @@ class EventLog:
         if until is not None and self._end is not None and until <= self._end:
             end = until.offset  # which was looked at before
         else:
-            end = self.end()
-            if end < after.offset - 1:  # the last line may lack its line feed
+            if (end := self.end()) < after.offset - 1:  # the last line may lack its line feed
                 raise ForeignFile(self.path, "was cut while in use")
             end = end if until is None else min(end, until.offset)
         if end > after.offset:
