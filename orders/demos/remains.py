@@ -1,9 +1,9 @@
 """What a demo that was killed has left, and who ends it: no process, no directory stays.
 
-The directory of a demo has a file that is locked: its first byte by the demo, its second by each
-process that belongs to it. The kernel opens a lock when its holder ends, however that happens,
-and says who holds one. So nobody is taken for gone who is not, and nobody is ended for having
-the number of a process that is gone.
+The directory of a demo has a file that is locked: its byte 0 by the demo, and byte N by each
+process that is to be ended by signal N. The kernel opens a lock when its holder ends, however
+that happens, and says who holds one. So nobody is taken for gone who is not, and nobody is ended
+for having the number of a process that is gone.
 
 python -P -S remains.py DIRECTORY    waits until the demo there is gone, then ends what it left
 """
@@ -22,8 +22,9 @@ from tempfile import gettempdir
 
 PREFIX = "orders-demo-"  # of the names of directories
 LOCK = "lock"
-DEMO, PROCESS = 0, 1  # bytes of it
-PATIENCE = 10.0  # seconds that a process has to end by itself
+DEMO = 0  # the byte of it that is the demo's own
+ENDINGS = (signal.SIGKILL, signal.SIGQUIT)  # clients first, then the servers that tidy up
+PATIENCE = 10.0  # seconds that a process has to tidy up
 LOOK = 0.01  # seconds between two looks whether it has
 TRIES = 100  # to remove a directory: something that ends may be writing to it
 
@@ -47,9 +48,14 @@ def mark(directory: Path) -> int:
     return descriptor
 
 
-def belong(descriptor: int) -> None:
-    """Have this process belong to the demo, also when it has become another program."""
-    fcntl.lockf(descriptor, fcntl.LOCK_SH, 1, PROCESS)
+def belong(descriptor: int, ending: int) -> None:
+    """Have this process belong to the demo, also when it has become another program.
+
+    Args:
+        descriptor: of the lock.
+        ending: the signal that ends the process without remains, one of `ENDINGS`.
+    """
+    fcntl.lockf(descriptor, fcntl.LOCK_SH, 1, ending)
 
 
 def clear_all() -> None:
@@ -70,16 +76,17 @@ def clear(directory: Path, how: int = fcntl.LOCK_EX) -> None:
     descriptor = os.open(directory / LOCK, os.O_RDWR)
     try:
         fcntl.lockf(descriptor, how, 1, DEMO)
-        while process := holder(descriptor):
-            _end(process, descriptor)
+        for ending in ENDINGS:
+            while process := holder(descriptor, ending):
+                _end(process, descriptor, ending)
         remove(directory)
     finally:
         os.close(descriptor)
 
 
-def holder(descriptor: int) -> int:
-    """Return the id of a process that belongs to the demo; 0 where there is none we can end."""
-    wanted = {"type": fcntl.F_WRLCK, "whence": os.SEEK_SET, "start": PROCESS, "len": 1, "pid": 0}
+def holder(descriptor: int, ending: int) -> int:
+    """Return the id of a process that this signal is to end; 0 where there is none we can end."""
+    wanted = {"type": fcntl.F_WRLCK, "whence": os.SEEK_SET, "start": ending, "len": 1, "pid": 0}
     question = struct.pack(FORMAT, *(wanted[field] for field in FIELDS))
     answer = struct.unpack(FORMAT, fcntl.fcntl(descriptor, fcntl.F_GETLK, question))
     found = dict(zip(FIELDS, answer, strict=True))
@@ -104,11 +111,11 @@ def remove(directory: Path) -> None:
             return
 
 
-def _end(process: int, descriptor: int) -> None:
-    """End it like Ctrl-C, so that a server leaves no shared memory; if that is in vain, kill it."""
-    os.kill(process, signal.SIGINT)
+def _end(process: int, descriptor: int, ending: int) -> None:
+    """End it as it wants to be ended; if that is in vain, kill it."""
+    os.kill(process, ending)
     deadline = time.monotonic() + PATIENCE
-    while holder(descriptor) == process:
+    while holder(descriptor, ending) == process:
         if time.monotonic() > deadline:
             os.kill(process, signal.SIGKILL)
         time.sleep(LOOK)

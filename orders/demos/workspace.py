@@ -81,7 +81,7 @@ class Workspace:
         Args:
             name: of the files that it writes to: ``name.out``, and ``name.err`` for what it says.
             command: the program and its arguments.
-            ending: the signal that ends it without remains.
+            ending: the signal that ends it without remains, see `remains.ENDINGS`.
             environment: variables of this process only.
             options: of the process, as for `subprocess.Popen`.
         """
@@ -100,7 +100,7 @@ class Workspace:
                 stdout=output,
                 stderr=talk,
                 pass_fds=(mark,),
-                preexec_fn=lambda: remains.belong(mark),
+                preexec_fn=lambda: remains.belong(mark, ending),
                 **options,
             )
 

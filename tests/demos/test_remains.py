@@ -33,19 +33,19 @@ def wait_until(condition):
 class Demo:
     """A demo in a process of its own, with a server; `watcher` is whom it has look after it."""
 
-    def __init__(self, fork, command=(SLEEP, "1000")):
+    def __init__(self, fork, command=(SLEEP, "1000"), ending=signal.SIGKILL):
         reading, writing = os.pipe()
-        self._child = fork(self._play, command, writing)
+        self._child = fork(self._play, command, ending, writing)
         os.close(writing)
         with os.fdopen(reading) as lines:
             told = lines.readline().split()
         self.watcher, self.server = int(told[0]), int(told[1])
 
-    def _play(self, command, writing):
+    def _play(self, command, ending, writing):
         place = Workspace()
 
         def scenario():
-            place.begin("server", *command)
+            place.begin("server", *command, ending=ending)
             os.write(writing, " ".join(str(one.pid) for one in place._processes).encode() + b"\n")
             time.sleep(1000)
 
@@ -113,12 +113,31 @@ def test_a_demo_at_work_is_left_alone(fork, empty):
 
 def test_a_server_that_does_not_end_by_itself_is_killed(fork, empty, monkeypatch):
     monkeypatch.setattr(remains, "PATIENCE", 0.1)
-    demo = Demo(fork, ("/bin/sh", "-c", f"trap '' INT; exec {SLEEP} 1000"))
+    demo = Demo(fork, ("/bin/sh", "-c", f"trap '' QUIT; exec {SLEEP} 1000"), signal.SIGQUIT)
     wait_until(lambda: "sleep" in name_of(demo.server))
     demo.kill_all()
     remains.clear_all()
     assert not is_alive(demo.server)
     assert [*empty.iterdir()] == []
+
+
+def test_a_server_may_tidy_up(fork, empty, tmp_path):
+    begun, tidy = tmp_path / "begun", tmp_path / "tidy"
+    script = f"trap 'touch {tidy}; exit' QUIT; touch {begun}; while :; do {SLEEP} 0.01; done"
+    demo = Demo(fork, ("/bin/sh", "-c", script), signal.SIGQUIT)
+    wait_until(begun.exists)
+    demo.kill_all()
+    remains.clear_all()
+    assert tidy.exists()
+
+
+def test_a_client_that_waits_for_its_server_is_not_waited_for(fork, empty, monkeypatch):
+    monkeypatch.setattr(remains, "PATIENCE", 1000)
+    demo = Demo(fork, ("/bin/sh", "-c", f"trap '' INT TERM QUIT; exec {SLEEP} 1000"))
+    wait_until(lambda: "sleep" in name_of(demo.server))
+    demo.kill_all()
+    remains.clear_all()
+    assert not is_alive(demo.server)
 
 
 def name_of(process):
@@ -148,7 +167,7 @@ def test_what_is_no_demo_but_is_called_like_one_is_left_alone(empty):
 def test_a_link_to_something_else_that_is_locked_is_not_followed(fork, empty, tmp_path):
     with (tmp_path / remains.LOCK).open("w+") as file:
         stranger = fork(belong_and_sleep, file.fileno())
-        wait_until(lambda: remains.holder(file.fileno()) == stranger.pid)
+        wait_until(lambda: remains.holder(file.fileno(), signal.SIGKILL) == stranger.pid)
         (empty / f"{remains.PREFIX}mine").symlink_to(tmp_path)
         remains.clear_all()
         assert is_alive(stranger.pid)
@@ -156,7 +175,7 @@ def test_a_link_to_something_else_that_is_locked_is_not_followed(fork, empty, tm
 
 
 def belong_and_sleep(descriptor):
-    remains.belong(descriptor)
+    remains.belong(descriptor, signal.SIGKILL)
     time.sleep(1000)
 
 
