@@ -36,6 +36,16 @@ POSTGRES = os.environ.get("ORDERS_TEST_POSTGRES")  # the URL of a server to use 
 NATS = os.environ.get("ORDERS_TEST_NATS")  # the same
 
 
+def pytest_configure():
+    """Have processes that are started hear Ctrl-C, even where `&` or nohup keeps it from us."""
+    for number, usual in [
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ]:
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, usual)
+
+
 def pytest_collection_finish():
     forked.prepare()
 
