@@ -71,7 +71,7 @@ def test_a_log_that_does_not_exist_is_empty_and_reading_makes_no_file(open_log, 
     log = open_log()
     assert list(log.read()) == list(log.at([BEGINNING])) == []
     assert (log.end(), log.size(), log.position()) == (0, 0, BEGINNING)
-    assert log.rest(0) == log.torn() == b""
+    assert log.torn() == b""
     assert not data.exists()
 
 
@@ -298,6 +298,19 @@ def take_a_step(log, kind, number):
         delivery = waiting[number % len(waiting)].delivery
         status = "pending" if kind == "take over" else "done"
         append(log, deliveries=[replace(delivery, status=status)], owner="another", sync=False)
+
+
+def test_of_what_others_have_appended_no_more_is_read_than_is_of_that_time_or_later(open_log):
+    log, another = open_log(), open_log()
+    append_many(log, 100)
+    since = datetime.now(UTC)
+    theirs = append(another, OrderShipped(order_id="new"))
+    with log.writing():
+        assert log.latest(since) == theirs.raw + b"\n"
+        assert theirs.raw in log.latest(theirs.line.time)
+    append(another, OrderShipped(order_id="newer"))
+    with log.writing():
+        assert theirs.raw in log.latest(since)
 
 
 def test_the_end_of_a_log_has_all_lines_of_a_time_or_later(open_log):

@@ -25,7 +25,7 @@ from .log_file import LogFile
 from .reader import Entry, Found, L, LogReader, Wanted, Watch
 
 UNSYNCED = 1 << 15  # bytes that may wait for a sync; a newcomer has to read them
-UNLISTED = 1 << 16  # bytes after which a line lists what is pending, or a newcomer reads them
+UNLISTED = 1 << 17  # bytes after which a line lists what is pending, or a newcomer reads them
 LISTED = 256  # bytes, about, of one delivery in such a list
 TAIL = 11  # bytes at a line's end that tell it from others: its checksum
 
@@ -63,6 +63,7 @@ class EventLog:
         self._end: Position | None = None  # where the log ended when last looked at
         self._tail = b""  # of the line there
         self._time: datetime | None = None  # of that line
+        self._caught_up: tuple[int, datetime | None] = (0, None)  # end and time when last caught up
         self._synced = 0  # bytes that are known to be on the disk
         self._settled = 0  # from this byte on a newcomer reads
         self._ledger = Ledger()
@@ -126,19 +127,16 @@ class EventLog:
                     if entry := self._reader.at(descriptor, position, end):
                         yield entry
 
-    def rest(self, offset: int) -> bytes:
-        """Return the log as it stands, from a byte on."""
-        if (end := self.end()) <= offset:
-            return b""
-        with self._file.reading() as descriptor, available(self.path):
-            return self._disk.read(descriptor, end - offset, offset)
-
     def latest(self, since: datetime) -> bytes:
         """Return, inside `writing()`, the log's end with all lines of that time or later."""
         if self._time is None or self._time < since:
             return b""
         descriptor, end = self._for_writing()
-        return self._reader.latest(descriptor, end.offset, since)
+        offset, time = self._caught_up
+        if time is None or time >= since:
+            return self._reader.latest(descriptor, end.offset, since)
+        with available(self.path):
+            return self._disk.read(descriptor, end.offset - offset, offset)
 
     def position(self) -> Position:
         """Return where the last whole line ends."""
@@ -196,7 +194,8 @@ class EventLog:
         with self._lock.held(reading=True):
             for entry in self.read(end):
                 end = entry.end
-            return self.rest(end.offset)
+            with self._file.reading() as descriptor, available(self.path):
+                return self._disk.read(descriptor, max(0, self.end() - end.offset), end.offset)
 
     # Writing
 
@@ -371,6 +370,7 @@ class EventLog:
             self._synced = self._settled = self._learned.offset
         if size < self._end.offset - 1:  # the last line may lack its line feed
             raise ForeignFile(self.path, "was cut while in use")
+        self._caught_up = self._end.offset, self._time
         if size > self._end.offset:
             last = self._tail and self._reader.last(descriptor, self._end, self._tail, size)
             for found in [last] if last else self._summaries(descriptor, self._end, size):
