@@ -38,12 +38,10 @@ NATS = os.environ.get("ORDERS_TEST_NATS")  # the same
 
 def pytest_configure():
     """Have processes that are started hear Ctrl-C, even where `&` or nohup keeps it from us."""
-    for number, usual in [
-        (signal.SIGINT, signal.default_int_handler),
-        (signal.SIGHUP, signal.SIG_DFL),
-    ]:
-        if signal.getsignal(number) == signal.SIG_IGN:
-            signal.signal(number, usual)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def pytest_collection_finish():
