@@ -4,9 +4,10 @@
 
 The follower counts the items of orders. It has never run before, and processes every event
 from the first one; opening the store, and storing the counts with their position, is part of
-it. Against the runner of the `eventsourcing` library, the one peer that has followers. Each
-stores as it is made to: that library after each event, in a transaction; this package once,
-at the end, for a follower that is killed before has only to read the log again.
+it. Against the runner of the `eventsourcing` library, the one peer whose followers keep their
+position with what they have made. Each stores as it is made to: that library after each event,
+in a transaction; this package once, at the end, for a follower that is killed before has only to
+read the log again.
 """
 
 import sys

@@ -20,11 +20,20 @@ PEERS = {
     "orders": "this package",
     "eventsourcing": "eventsourcing, SQLite",
     "eventsourcing_threads": "eventsourcing, SQLite, threads",
+    "eventsource_py": "eventsource-py, SQLite",
     "cqrs_message_bus": "cqrs-message-bus, TinyDB",
     "pybondi": "pybondi, TinyDB",
     "article": "the article, JSON file",
 }
-PACKAGES = ("orders", "eventsourcing", "cqrs-message-bus", "pybondi", "pypubsub", "tinydb")
+PACKAGES = (
+    "orders",
+    "eventsourcing",
+    "eventsource-py",
+    "cqrs-message-bus",
+    "pybondi",
+    "pypubsub",
+    "tinydb",
+)
 SYNCS = 200  # to measure what one costs
 
 
