@@ -388,6 +388,29 @@ def test_placing_an_order_in_a_large_store_reads_neither_the_log_nor_the_state(
     assert listed(open_store)[0].id == order_id
 
 
+def test_the_newest_orders_are_listed_and_counted_without_a_look_at_the_others(
+    eight, open_store, state, monkeypatch
+):
+    with open_store() as store, monkeypatch.context() as patch:
+        patch.setattr(orders_module, "Documents", lambda *_: pytest.fail("all were looked at"))
+        assert store.count() == 8
+        for limit in (1, 3, 8, 9):
+            assert store.orders(limit=limit) == eight[:limit]
+
+
+def test_the_newest_orders_are_current_whatever_was_asked_for_before(eight, open_store):
+    with open_store() as store:
+        assert store.orders(limit=1) == eight[:1]
+        order_id = place(store)
+        assert [order.id for order in store.orders(limit=2)] == [order_id, eight[0].id]
+        assert store.count() == 9
+        assert store.orders(Filter(status="shipped")) == [o for o in eight if o.status == "shipped"]
+    with open_store() as store, open_store() as other:
+        assert (store.count(), store.orders(limit=1)[0].id) == (9, order_id)
+        order_id = place(other)
+        assert (store.count(), store.orders(limit=1)[0].id) == (10, order_id)
+
+
 # Threads
 
 

@@ -7,6 +7,8 @@ import stat
 
 import msgspec
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 from store_files import RefusingDisk, snapshot
 from tinydb import TinyDB, where
@@ -20,6 +22,7 @@ from orders.adapters.files.state import (
     Loaded,
     RawTables,
     StateStorage,
+    last_documents,
 )
 from orders.domain.order import OrderState
 from orders.errors import ForeignFile, NotWritten, StoreError
@@ -299,3 +302,16 @@ def test_documents_whether_looked_at_or_not_make_the_same_bytes(documents, kept,
     assert documents["3"].id == "order-3"
     write(storage, {"orders": documents, "keys": TABLES["keys"]})
     assert path.read_bytes() == kept
+
+
+TEXTS = st.text('{}[],:"\\\\17a\x00é', max_size=12)
+
+
+@given(st.lists(st.lists(TEXTS, max_size=4), max_size=12), st.integers(1, 14))
+@example([['},"7":{"id":"'], ["\\\\", ',"8":{'], [',"9', '":{"']], 2)
+@example([["x" * 5000], ["y"]], 2)
+def test_the_last_documents_are_found_whatever_their_texts_look_like(lists, many):
+    texts = {number: {"items": items} for number, items in enumerate(lists, 1)}
+    table = msgspec.Raw(msgspec.json.encode({str(n): one for n, one in texts.items()}))
+    last = last_documents(table, many, dict[int, dict[str, list[str]]])
+    assert list(last.items()) == list(texts.items())[-many:]

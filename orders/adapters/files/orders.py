@@ -32,6 +32,7 @@ from .state import (
     RawTables,
     StateStorage,
     Tables,
+    last_documents,
 )
 
 NOTHING = msgspec.Raw(b"{}")
@@ -73,7 +74,7 @@ class Orders:
         self._is_torn = False  # whether a line may be folded in half
         self._is_verified = False
         self._head: Head | None
-        self._documents: Documents
+        self._raw_orders: msgspec.Raw
         self._raw_keys: msgspec.Raw
         self._take_over(None, {})
 
@@ -89,19 +90,24 @@ class Orders:
         """Return the wanted orders, newest first, at most `limit`."""
         with self._log.threads:
             self.refresh()
-            if wanted == EVERY_ORDER:
-                newest = islice(reversed(self._documents), limit and min(limit, maxsize))
-                return [self._documents[number] for number in newest]
-            found: list[Any] = self._orders.search(_query(wanted))
-            return found[::-1][:limit]
+            if wanted != EVERY_ORDER:
+                found: list[Any] = self._table.search(_query(wanted))
+                return found[::-1][:limit]
+            if limit and not self._is_split:
+                last = last_documents(self._raw_orders, limit, dict[int, OrderState])
+                return list(last.values())[::-1]
+            newest = islice(reversed(self._documents), limit and min(limit, maxsize))
+            return [self._documents[number] for number in newest]
 
     def count(self, wanted: Filter) -> int:
         """Return how many orders are wanted."""
         with self._log.threads:
             self.refresh()
-            if wanted == EVERY_ORDER:
-                return len(self._documents)
-            return self._orders.count(_query(wanted))
+            if wanted != EVERY_ORDER:
+                return self._table.count(_query(wanted))
+            if not self._is_split:
+                return max(last_documents(self._raw_orders, 1, dict[int, OrderState]), default=0)
+            return len(self._documents)
 
     def beginning_with(self, prefix: str) -> dict[str, str]:
         """Return the ids that begin with `prefix`, by id."""
@@ -264,12 +270,28 @@ class Orders:
 
     def _take_over(self, head: Head | None, tables: RawTables) -> None:
         self._head = head
-        self._documents = Documents(tables.get("orders", NOTHING), OrderState)
+        self._raw_orders = tables.get("orders", NOTHING)
         self._raw_keys = tables.get("keys", NOTHING)
+        self.__dict__.pop("_documents", None)
         self.__dict__.pop("_keys", None)
-        self._storage.tables = {"orders": self._documents}  # which is all that is searched
         self.position = head.position if head else BEGINNING
         self._is_torn = False
+
+    @cached_property
+    def _documents(self) -> Documents:
+        """The table of orders, which takes longer to split than to read."""
+        return Documents(self._raw_orders, OrderState)
+
+    @property
+    def _is_split(self) -> bool:
+        """Whether it is; until then its JSON is current, whose end has the newest orders."""
+        return "_documents" in self.__dict__
+
+    @property
+    def _table(self) -> OrderTable:
+        """The same for TinyDB, to be searched."""
+        self._storage.tables = {"orders": self._documents}
+        return self._orders
 
     @cached_property
     def _keys(self) -> Documents:

@@ -12,9 +12,10 @@ and begins the file with a table that says which part of the log the state is ma
 `line`; `checksum` is the CRC-32 of that and of all that follows. Stock TinyDB opens the file.
 """
 
+import re
 from collections.abc import ItemsView, ValuesView
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 from zlib import crc32
 
 import msgspec
@@ -26,6 +27,11 @@ from .line import Position
 
 FORMAT = 1
 HEAD_SIZE = 4096  # bytes within which the first table ends
+DOCUMENT = 512  # bytes; most are shorter
+
+_BEGIN = rb'[{,]"[0-9]+":\{'  # of a document, see `last_documents`; seldom needed: not compiled
+
+D = TypeVar("D", bound=dict[int, Any])
 
 Tables = dict[str, dict[str, Any]]
 RawTables = dict[str, msgspec.Raw]  # as those of orders are loaded: most nobody looks at
@@ -104,6 +110,25 @@ class Documents(dict[str, Any]):
         return dict(self.items()) == other
 
     __hash__ = None
+
+
+def last_documents(table: msgspec.Raw, many: int, shape: type[D]) -> D:
+    """Return the last documents of a table by number, without a look at those before them.
+
+    They have no objects in them. Within a text a quote has a backslash before it, and behind the
+    one that ends a text comes no digit: so what looks like the beginning of a document is one.
+
+    Args:
+        table: its JSON.
+        many: how many documents; all, if it has fewer.
+        shape: what to return them as: a dict by number.
+    """
+    data, size = memoryview(table), many * DOCUMENT
+    while len(begins := [*re.finditer(_BEGIN, data[-size:])]) < many and size < len(data):
+        size *= 4
+    rest = data[-size:][begins[-many:][0].start() + 1 :] if begins else b"}"
+    last: D = msgspec.json.Decoder(shape).decode(b"{" + rest)
+    return last
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -190,16 +215,18 @@ class StateStorage(Storage):
             return self.path.open("rb")
 
 
-def _split(data: bytes) -> tuple[Head | None, bytes]:
+def _split(data: bytes) -> tuple[Head | None, memoryview]:
     """Return the head, or None, and what follows its table."""
-    start, end, rest = data.partition(b"}}")
+    end = data.find(b"}}") + 2
+    start = end + 1 if data.startswith(b",", end) else end
+    rest = memoryview(data)[start:]  # which may be large: it is not copied
     try:
-        tables = msgspec.json.decode(start + b"}}}", type=dict[str, dict[str, Head]])
-        return (tables["log"]["1"] if end else None), rest.removeprefix(b",")
+        tables = msgspec.json.decode(data[:end] + b"}", type=dict[str, dict[str, Head]])
+        return tables["log"]["1"], rest
     except (ValueError, KeyError, RecursionError):
-        return None, data
+        return None, rest
 
 
-def _checksum(head: Head, body: bytes) -> str:
+def _checksum(head: Head, body: bytes | memoryview) -> str:
     made_of = b"%d %d %d %s " % (head.format, head.seq, head.offset, head.line.encode())
     return f"{crc32(body, crc32(made_of)):08x}"
