@@ -16,6 +16,7 @@ import pytest
 import typer
 
 from orders.cli import app
+from orders.cli.help import GUIDE
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "orders"
@@ -79,14 +80,16 @@ UNUSED |= {"orders.application.worker", "orders.tools.metrics"}
 UNUSED |= {"orders.projections.runners", "orders.adapters.memory", "orders.adapters.files.faults"}
 UNUSED |= {"orders.adapters.postgres", "psycopg", "orders.adapters.nats", "nats"}
 FOLLOWING = {"orders.projections"}
+OTHERS = {f"orders.cli.{guide.module}" for guide in GUIDE.values()}
+OTHERS -= {"orders.cli.help", "orders.cli.ordering"}
 
 
 @pytest.mark.parametrize(
     ("arguments", "unused"),
     [
-        (["list"], UNUSED | FOLLOWING),
-        (["list", "--json"], UNUSED | FOLLOWING),
-        (["place", "rope"], UNUSED),
+        (["list"], UNUSED | FOLLOWING | OTHERS),
+        (["list", "--json"], UNUSED | FOLLOWING | OTHERS),
+        (["place", "rope"], UNUSED | OTHERS),
         (["-h"], UNUSED | FOLLOWING),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

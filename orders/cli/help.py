@@ -23,40 +23,69 @@ NARROW = 28  # columns that an explanation needs beside what it explains
 
 
 class Guide(NamedTuple):
-    """Where a command stands in the help, and what to do after it."""
+    """Where a command is, where it stands in the help, and what to do after it."""
 
+    module: str  # beside this one; imported when the command is asked for
     panel: str
     next: str  # a command that runs as it is; ORDER stands for an id
     why: str
 
 
 GUIDE = {
-    "place": Guide("Order", "orders list", "shows it, and orders trace what came of it"),
-    "list": Guide("Order", "orders show ORDER", "shows one of them with its history"),
-    "show": Guide("Order", "orders trace ORDER", "shows what came of it: who was notified"),
-    "ship": Guide("Order", "orders show ORDER", "shows its history"),
-    "cancel": Guide("Order", "orders show ORDER", "shows its history"),
-    "import": Guide("Order", "orders stats", "shows what was ordered most"),
-    "export": Guide("Order", "orders help import", "says how to read it into another store"),
-    "watch": Guide("Look", "orders place rope", "in another terminal: watch it arrive"),
-    "log": Guide("Look", "orders trace ORDER", "shows one order's part of it, as a tree"),
-    "trace": Guide("Look", "orders retry --all", "delivers again what has failed"),
-    "stats": Guide("Look", "orders replay --dry-run", "checks the numbers against the log"),
-    "topics": Guide("Look", "orders explain topic", "says what a topic is"),
-    "deliveries": Guide("Look", "orders retry --all", "delivers again what has failed"),
-    "listen": Guide("Look", "orders place rope", "where a relay runs: see it arrive"),
-    "retry": Guide("Keep", "orders deliveries --failed", "shows what has failed again, and why"),
-    "worker": Guide("Keep", "orders place rope --defer", "in another terminal: it is delivered"),
-    "serve": Guide("Keep", "orders log", "shows what was asked for, and what came of it"),
-    "doctor": Guide("Keep", "orders doctor --repair", "repairs what it can, keeping copies"),
-    "checkpoint": Guide("Keep", "orders doctor", "checks what it has brought up to date"),
-    "replay": Guide("Keep", "orders stats", "shows what two of the projections hold"),
-    "relay": Guide("Keep", "orders doctor", "says how far it is behind"),
-    "copy": Guide("Keep", "orders doctor", "with --data TO, checks the copy"),
-    "bench": Guide("Keep", "orders explain snapshot", "says why the cost is flat"),
-    "demo": Guide("Learn", "orders demo --list", "lists the other runs"),
-    "explain": Guide("Learn", "orders topics", "shows the wiring that the words are about"),
-    "help": Guide("Learn", "orders explain", "lists the words of the field"),
+    "place": Guide(
+        "ordering", "Order", "orders list", "shows it, and orders trace what came of it"
+    ),
+    "list": Guide("ordering", "Order", "orders show ORDER", "shows one of them with its history"),
+    "show": Guide(
+        "ordering", "Order", "orders trace ORDER", "shows what came of it: who was notified"
+    ),
+    "ship": Guide("ordering", "Order", "orders show ORDER", "shows its history"),
+    "cancel": Guide("ordering", "Order", "orders show ORDER", "shows its history"),
+    "import": Guide("ordering", "Order", "orders stats", "shows what was ordered most"),
+    "export": Guide(
+        "ordering", "Order", "orders help import", "says how to read it into another store"
+    ),
+    "watch": Guide(
+        "inspection", "Look", "orders place rope", "in another terminal: watch it arrive"
+    ),
+    "log": Guide(
+        "inspection", "Look", "orders trace ORDER", "shows one order's part of it, as a tree"
+    ),
+    "trace": Guide("inspection", "Look", "orders retry --all", "delivers again what has failed"),
+    "stats": Guide(
+        "inspection", "Look", "orders replay --dry-run", "checks the numbers against the log"
+    ),
+    "topics": Guide("inspection", "Look", "orders explain topic", "says what a topic is"),
+    "deliveries": Guide(
+        "maintenance", "Look", "orders retry --all", "delivers again what has failed"
+    ),
+    "listen": Guide("serving", "Look", "orders place rope", "where a relay runs: see it arrive"),
+    "retry": Guide(
+        "maintenance", "Keep", "orders deliveries --failed", "shows what has failed again, and why"
+    ),
+    "worker": Guide(
+        "working", "Keep", "orders place rope --defer", "in another terminal: it is delivered"
+    ),
+    "serve": Guide(
+        "serving", "Keep", "orders log", "shows what was asked for, and what came of it"
+    ),
+    "doctor": Guide(
+        "maintenance", "Keep", "orders doctor --repair", "repairs what it can, keeping copies"
+    ),
+    "checkpoint": Guide(
+        "maintenance", "Keep", "orders doctor", "checks what it has brought up to date"
+    ),
+    "replay": Guide(
+        "maintenance", "Keep", "orders stats", "shows what two of the projections hold"
+    ),
+    "relay": Guide("relaying", "Keep", "orders doctor", "says how far it is behind"),
+    "copy": Guide("maintenance", "Keep", "orders doctor", "with --data TO, checks the copy"),
+    "bench": Guide("maintenance", "Keep", "orders explain snapshot", "says why the cost is flat"),
+    "demo": Guide("demo", "Learn", "orders demo --list", "lists the other runs"),
+    "explain": Guide(
+        "explaining", "Learn", "orders topics", "shows the wiring that the words are about"
+    ),
+    "help": Guide("help", "Learn", "orders explain", "lists the words of the field"),
 }
 
 FAULTS = (
@@ -95,15 +124,6 @@ class Command(TyperCommand):
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return what stands after the command's name."""
         return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
-
-
-def add_guidance(part: typer.Typer) -> None:
-    """Give each command its place in the help, and say in it what to do next."""
-    for command in part.registered_commands:
-        guide = GUIDE[command.name or command.callback.__name__]  # type: ignore[union-attr]
-        command.cls = Command
-        command.rich_help_panel = guide.panel
-        command.epilog = f"{command.epilog}\n\nNext: {guide.next}  # {guide.why}"
 
 
 def complete_command(context: typer.Context, incomplete: str) -> list[str]:

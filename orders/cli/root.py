@@ -1,8 +1,10 @@
 """The root of the command line: its options, its commands, and those of plugins."""
 
 import gc
+from collections import UserDict
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +13,6 @@ from typer.core import TyperGroup
 from .. import __version__, plugins
 from ..errors import PluginFailed, describe
 from ..settings import without_password
-from . import demo, explaining, inspection, maintenance, ordering, relaying, serving, working
 from . import help as helping
 from .mistakes import ARGUMENTS, COMMAND, UnknownName, within
 from .output import PLAIN_WIDTH, Console
@@ -20,8 +21,44 @@ PANELS = 60  # columns that the help needs to be drawn in panels
 LONGEST = 200  # characters of a command's help that stand beside its name
 
 
+class Commands(UserDict[str, Any]):
+    """The commands by name; each is made when it is asked for, as to make all takes 10 ms.
+
+    Args:
+        markup: how Typer draws their help.
+    """
+
+    def __init__(self, markup: Any) -> None:
+        super().__init__(dict.fromkeys(helping.GUIDE))
+        self._markup = markup
+
+    def __getitem__(self, name: str) -> Any:
+        if self.data[name] is None:
+            self.data[name] = self._made(name)
+        return self.data[name]
+
+    def _made(self, name: str) -> Any:
+        """Make a command of the function in its module, with its place in the help."""
+        guide = helping.GUIDE[name]
+        part = import_module(f".{guide.module}", __package__).commands
+        (found,) = (
+            one for one in part.registered_commands if (one.name or one.callback.__name__) == name
+        )
+        line = typer.Typer(rich_markup_mode=self._markup)
+        epilog = f"{found.epilog}\n\nNext: {guide.next}  # {guide.why}"
+        command = line.command(
+            name, cls=helping.Command, epilog=epilog, rich_help_panel=guide.panel
+        )
+        command(found.callback)
+        return typer.main.get_group(line).commands[name]
+
+
 class PluggedGroup(TyperGroup):
     """The commands of `orders`, and those of the plugins that are named before the command."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = Commands(self.rich_markup_mode)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Load the plugins before all else, for --help shows their commands, too.
@@ -42,11 +79,6 @@ class PluggedGroup(TyperGroup):
                 if commands := getattr(module, "commands", None):
                     self._add_commands(module.__name__, commands)
         return super().parse_args(ctx, args)
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Return the commands in the order of the help, then those of plugins."""
-        known = [name for name in helping.GUIDE if name in self.commands]
-        return known + [name for name in super().list_commands(ctx) if name not in known]
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
         """Return the command to run, and remember it for errors that do not.
@@ -161,9 +193,3 @@ def root(
         console.store = without_password(data)
     if context.invoked_subcommand is None:
         helping.show_start_page(context)
-
-
-PARTS = (ordering, inspection, working, relaying, serving, maintenance, demo, explaining, helping)
-for part in PARTS:
-    helping.add_guidance(part.commands)
-    app.add_typer(part.commands)
