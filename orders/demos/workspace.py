@@ -66,7 +66,7 @@ class Workspace:
             environment: variables of this process only.
         """
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        return self._start([sys.executable, *arguments], environment, signal.SIGKILL, **pipes)
+        return self._start_own([sys.executable, *arguments], environment, signal.SIGKILL, **pipes)
 
     def begin(
         self,
@@ -87,22 +87,12 @@ class Workspace:
         """
         if not self._is_watched:
             self._watch()
-        mark = self._mark
         with (
             (self.directory / f"{name}.out").open("ab") as output,
             (self.directory / f"{name}.err").open("ab") as talk,
         ):
-            return self._start(
-                command,
-                environment or {},
-                ending,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=talk,
-                pass_fds=(mark,),
-                preexec_fn=lambda: remains.belong(mark, ending),
-                **options,
-            )
+            files = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": talk}
+            return self._start_own(command, environment or {}, ending, **files, **options)
 
     def lines(self, name: str) -> list[str]:
         """Return the lines that programs of this name have written so far, whole ones only."""
@@ -120,6 +110,18 @@ class Workspace:
         quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
         self._start(script, {}, signal.SIGKILL, start_new_session=True, **quiet)
         self._is_watched = True
+
+    def _start_own(
+        self,
+        command: Sequence[str | Path],
+        environment: Mapping[str, str],
+        ending: int,
+        **options: Any,
+    ) -> subprocess.Popen[str]:
+        """Start a process that is ended with the demo, even if that is kill -9."""
+        mark = self._mark
+        belonging = {"pass_fds": (mark,), "preexec_fn": lambda: remains.belong(mark, ending)}
+        return self._start(command, environment, ending, **belonging, **options)
 
     def _start(
         self,

@@ -31,7 +31,10 @@ def wait_until(condition):
 
 
 class Demo:
-    """A demo in a process of its own, with a server; `watcher` is whom it has look after it."""
+    """A demo in a process of its own, with a server and somebody whom it talks to.
+
+    `watcher` is whom it has look after them.
+    """
 
     def __init__(self, fork, command=(SLEEP, "1000"), ending=signal.SIGKILL):
         reading, writing = os.pipe()
@@ -39,13 +42,14 @@ class Demo:
         os.close(writing)
         with os.fdopen(reading) as lines:
             told = lines.readline().split()
-        self.watcher, self.server = int(told[0]), int(told[1])
+        self.watcher, self.server, self.partner = map(int, told)
 
     def _play(self, command, ending, writing):
         place = Workspace()
 
         def scenario():
             place.begin("server", *command, ending=ending)
+            place.start("-c", "import time; time.sleep(1000)")
             os.write(writing, " ".join(str(one.pid) for one in place._processes).encode() + b"\n")
             time.sleep(1000)
 
@@ -67,7 +71,7 @@ def test_a_killed_demo_is_cleared_up_after_at_once(fork, empty):
     demo = Demo(fork)
     assert [*empty.iterdir()] != []
     demo.kill()
-    wait_until(lambda: not (is_alive(demo.server) or is_alive(demo.watcher)))
+    wait_until(lambda: not any(map(is_alive, (demo.server, demo.partner, demo.watcher))))
     assert [*empty.iterdir()] == []
 
 
