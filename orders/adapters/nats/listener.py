@@ -17,8 +17,9 @@ from nats.js.api import ConsumerConfig
 
 from ...messaging.message import Message
 from .cloudevents import decode
-from .connection import Address, Connection, keep_connected
+from .connection import Connection
 from .consuming import LOOK, Puller, check_name, find_consumer, find_stream
+from .endpoint import Endpoint
 from .refusals import NatsRefused
 
 BATCH = 256  # events on their way to us
@@ -26,7 +27,7 @@ ACK_WAIT = 1.0  # seconds after which the server sends an event again
 REMEMBERED = 10_000  # ids of events that were shown
 
 
-class Listener:
+class Listener(Endpoint):
     """Hears the events of a stream, until it is stopped.
 
     Args:
@@ -55,41 +56,14 @@ class Listener:
         on_lost: Callable[[NatsRefused], None] = lambda _error: None,
         warn: Callable[[str], None] = lambda _warning: None,
     ) -> None:
-        self._address = Address.parse(url)
-        self._stream = check_name("stream", stream)
+        super().__init__(url, stream, on_turn, on_lost)
         self._name = check_name("listener", name)
         self._on_event = on_event
-        self._on_turn = on_turn
-        self._on_lost = on_lost
         self._warn = warn
         self._shown: dict[tuple[str, str], None] = {}  # source and id, oldest first
-        self._is_stopped = False
 
-    @property
-    def location(self) -> str:
-        """Where the server is, as it may be shown."""
-        return self._address.location
-
-    def stop(self) -> None:
-        """Return from `run` soon; for signals."""
-        self._is_stopped = True
-
-    def run(self, until_idle: float | None = None) -> None:
-        """Show events until `stop` is called, or for `until_idle` seconds there was none.
-
-        Raises:
-            NatsRefused: the server cannot be reached, or refuses.
-        """
-
-        async def listen(connection: Connection) -> None:
-            await self._listen(connection, until_idle)
-
-        def is_wanted() -> bool:
-            return not self._is_stopped
-
-        asyncio.run(keep_connected(self._address, listen, self._on_lost, is_wanted))
-
-    async def _listen(self, connection: Connection, until_idle: float | None) -> None:
+    async def _session(self, connection: Connection) -> None:
+        """Show events over one connection."""
         await find_stream(connection, self._stream)
         config = ConsumerConfig(
             name=self._name, durable_name=self._name, ack_wait=ACK_WAIT, max_ack_pending=BATCH
@@ -100,19 +74,17 @@ class Listener:
         if consumer.num_ack_pending:
             await self._pause((consumer.config.ack_wait or ACK_WAIT) + LOOK)
         puller = Puller(connection, self._stream, consumer, BATCH)
-        while not self._is_stopped:
+        while self._is_wanted():
             message = await puller.next()
             if message is not None:
                 self._hear(message)
                 await connection.ask(message.ack())
-            elif puller.is_idle(until_idle):
+            elif puller.is_idle(self._until_idle):
                 break
-            self._on_turn()
 
     async def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        while not self._is_stopped and time.monotonic() < end:
-            self._on_turn()
+        while self._is_wanted() and time.monotonic() < end:  # noqa: ASYNC110 - it takes turns
             await asyncio.sleep(LOOK)
 
     def _hear(self, message: Msg) -> None:

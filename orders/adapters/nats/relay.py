@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from threading import Event as Flag
 from typing import Literal
 
 from nats.js.api import StreamConfig
@@ -20,8 +19,8 @@ from ...application.store import START, Cursor, Record, Store
 from ...errors import OrdersError, StoreBusy, StoreError
 from ...messaging.message import Event, message_classes, now
 from . import cloudevents
-from .connection import Address, Connection, keep_connected
-from .consuming import check_name
+from .connection import Connection
+from .endpoint import Endpoint
 from .events import Events, Found, Start, among
 from .refusals import NatsRefused
 from .sender import Sender, StreamChanged
@@ -37,7 +36,7 @@ CHECK = 5.0  # seconds without news after which to look at the stream again
 KEEP = 5.0  # seconds between two positions that the store is given to remember; 1 when idle
 
 
-class Relay:
+class Relay(Endpoint):
     """Sends the events of a store to a stream.
 
     Args:
@@ -73,28 +72,20 @@ class Relay:
         say: Callable[[str], None] = lambda _text: None,
         warn: Callable[[OrdersError], None] = lambda _error: None,
     ) -> None:
+        super().__init__(url, stream, on_turn, self._lost)
         self.relayed = 0
         self.losses = 0
         self.behind = 0.0
         self._store = store
         self._events = Events(store)
-        self._address = Address.parse(url)
-        self._stream = check_name("stream", stream)
         self._prefix = prefix
         self._begin: Begin = begin
-        self._on_turn = on_turn
         self._say = say
         self._warn = warn
-        self._until_idle: float | None = None
         self._position: Position | None = None  # of the stream, as far as is known
         self._kept: Position | None = None  # as the store remembers it
         self._kept_at = 0.0
         self._is_lost = False
-        self._is_stopped = Flag()
-
-    def stop(self) -> None:
-        """Have what is under way acknowledged, and return from `run`; for threads and signals."""
-        self._is_stopped.set()
 
     def run(self, until_idle: float | None = None) -> None:
         """Relay until `stop` is called, or for `until_idle` seconds there was nothing to relay.
@@ -104,14 +95,8 @@ class Relay:
             StoreError: the store cannot be used any more.
             OrdersError: an event is of a class that is not known here.
         """
-        self._until_idle = until_idle
-        location = self._address.location
-        self._position = self._kept = positions.load(self._store, location, self._stream)
-        asyncio.run(keep_connected(self._address, self._session, self._lost, self._is_wanted))
-
-    def _is_wanted(self) -> bool:
-        self._on_turn()
-        return not self._is_stopped.is_set()
+        self._position = self._kept = positions.load(self._store, self.location, self._stream)
+        super().run(until_idle)
 
     def _lost(self, error: NatsRefused) -> None:
         if not self._is_lost:
@@ -196,7 +181,7 @@ class Relay:
         if not info.state.messages:  # which is said when it is known what follows
             return present
         if info.state.first_seq > present and not _forgets(info.config):
-            url = self._address.location
+            url = self.location
             self._warn(
                 OrdersError(
                     f"stream {self._stream} was purged, and has only what came since",
@@ -227,8 +212,7 @@ class Relay:
         self._note(found.event.id, sequence, found.record.number, found.before)
 
     def _note(self, event_id: str, sequence: int, number: int, cursor: Cursor) -> None:
-        location = self._address.location
-        self._position = Position(location, self._stream, event_id, sequence, number, cursor)
+        self._position = Position(self.location, self._stream, event_id, sequence, number, cursor)
 
     def _keep(self, *, every: float = KEEP, at_once: bool = False) -> None:
         """Have the store remember the position; but seldom, for that disturbs those who write."""
@@ -315,7 +299,7 @@ class Relay:
         return found
 
     def _refusal(self, reason: str, hint: str) -> NatsRefused:
-        return NatsRefused(self._address.location, reason, hint)
+        return NatsRefused(self.location, reason, hint)
 
 
 def _forgets(config: StreamConfig) -> bool:

@@ -37,8 +37,9 @@ from ...errors import (
 )
 from ...messaging.bus import MessageBus
 from . import requests
-from .connection import Address, Connection, keep_connected
+from .connection import Connection
 from .consuming import LOOK, Puller, check_name, find_consumer, find_stream
+from .endpoint import Endpoint
 from .refusals import NatsRefused, NotPermitted
 
 REPLY_TO = "Reply-To"
@@ -51,7 +52,7 @@ _PASSING = (StoreBusy, NotStored, StoreUnavailable, StoreUnreachable)  # to end 
 _INBOX = re.compile(r"_INBOX(\.[\w-]+)+", re.ASCII)  # anywhere else we might be made to publish
 
 
-class Server:
+class Server(Endpoint):
     """Answers requests, until it is stopped.
 
     Args:
@@ -84,56 +85,27 @@ class Server:
         on_lost: Callable[[NatsRefused], None] = lambda _error: None,
         warn: Callable[[OrdersError], None] = lambda _error: None,
     ) -> None:
-        self._address = Address.parse(url)
-        self._stream = check_name("stream", stream)
+        super().__init__(url, stream, on_turn, on_lost)
         self._subject = ".".join(check_name("subject", part) for part in subject.split("."))
         self._bus = bus
         self._store = store
         self._on_served = on_served
-        self._on_turn = on_turn
-        self._on_lost = on_lost
         self._warn = warn
-        self._is_stopped = False
 
-    @property
-    def location(self) -> str:
-        """Where the server is, as it may be shown."""
-        return self._address.location
-
-    def stop(self) -> None:
-        """Answer what is in hand, and return from `run`; for signals."""
-        self._is_stopped = True
-
-    def run(self, until_idle: float | None = None) -> None:
-        """Answer until `stop` is called, or for `until_idle` seconds nobody asked.
-
-        Raises:
-            NatsRefused: the server cannot be reached, or refuses.
-            StoreError: the store cannot be used any more.
-        """
-
-        async def serve(connection: Connection) -> None:
-            await self._serve(connection, until_idle)
-
-        def is_wanted() -> bool:
-            return not self._is_stopped
-
-        asyncio.run(keep_connected(self._address, serve, self._on_lost, is_wanted))
-
-    async def _serve(self, connection: Connection, until_idle: float | None) -> None:
+    async def _session(self, connection: Connection) -> None:
+        """Answer over one connection."""
         consumer = await self._prepare(connection)
         puller = Puller(connection, self._stream, consumer, 1)
-        while not self._is_stopped:
+        while self._is_wanted():
             try:
                 if (message := await puller.next()) is not None:
                     await self._take(message, connection)
-                elif puller.is_idle(until_idle):
+                elif puller.is_idle(self._until_idle):
                     break
             except NotPermitted as error:
                 if error.action != "publish to" or not error.subject.startswith("_inbox."):
                     raise
                 self._warn(error)  # somebody wants answers where we may not send any
-            self._on_turn()
 
     async def _prepare(self, connection: Connection) -> ConsumerInfo:
         """Have the stream and its consumer, as we need them."""
@@ -149,7 +121,7 @@ class Server:
         is_queue = found.retention == RetentionPolicy.WORK_QUEUE
         if not is_queue or not {*wanted} <= {*(found.subjects or ())}:
             raise NatsRefused(
-                self._address.location,
+                self.location,
                 f"the stream {self._stream} is no work queue of {' and '.join(wanted)}",
                 "name another one with --stream, or other subjects with --subject",
             )
