@@ -7,9 +7,8 @@ from nats.js.api import Header, RetentionPolicy, StreamConfig
 from nats.js.errors import NotFoundError
 
 from .connection import Connection
+from .consuming import find_stream
 from .refusals import NatsRefused, NotPermitted
-
-MISSING = 10059  # err_code of JetStream: there is no such stream
 
 
 class Tail(NamedTuple):
@@ -51,17 +50,18 @@ class Stream:
         Raises:
             NatsRefused: it is not, and cannot be made.
         """
-        await self._connection.check_jetstream()
-        jetstream = self._connection.jetstream
+        config = StreamConfig(name=self.name, subjects=[self._every])
         try:
-            info = await self._connection.ask(jetstream.stream_info(self.name))
-        except NatsRefused as error:
-            if getattr(error.__cause__, "err_code", None) != MISSING:
+            info = await find_stream(self._connection, self.name, config)
+        except NotPermitted as error:
+            if error.subject != f"$js.api.stream.create.{self.name.lower()}":
                 raise
-            await self._create()
-            return True
+            raise self._refusal(
+                f"there is no stream {self.name}, and this user may not create it",
+                f"nats stream add {self.name} --subjects '{self._every}', as one who may",
+            ) from error
         self._check(info.config)
-        return False
+        return bool(info.did_create)
 
     async def tail(self) -> Tail:
         """Return the end of the stream.
@@ -82,16 +82,6 @@ class Stream:
             return Tail(last)
         id_ = (found.headers or {}).get(Header.MSG_ID.value, "")
         return Tail(last, id_, found.data or b"")
-
-    async def _create(self) -> None:
-        config = StreamConfig(name=self.name, subjects=[self._every])
-        try:
-            await self._connection.ask(self._connection.jetstream.add_stream(config))
-        except NotPermitted as error:
-            raise self._refusal(
-                f"there is no stream {self.name}, and this user may not create it",
-                f"nats stream add {self.name} --subjects '{self._every}', as one who may",
-            ) from error
 
     def _check(self, config: StreamConfig) -> None:
         what = f"stream {self.name}"
