@@ -22,7 +22,6 @@ from ..domain.text import safe
 from .lines import MARKS, SHORT_ID, Line
 
 STATUS_STYLES = {"placed": "yellow", "shipped": "green", "cancelled": "red"}
-DELIVERY_STYLES = {"done": "green", "pending": "yellow", "failed": "red", "dead": "red"}
 DEEPEST = 12  # levels of a tree that are indented
 LINE_STYLES = {
     "command": "magenta",
