@@ -3,39 +3,24 @@
 import asyncio
 import json
 import os
-import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 import time
-from pathlib import Path
 
 import nats
 import pytest
 from nats.errors import TimeoutError as NothingMore
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
+from watched import Watched
 
-# Ends the server when whoever has our standard input is gone, killed or not.
-WATCHER = """
-import os, shutil, signal, sys
-directory = sys.argv[1]
-sys.stdin.read()
-try:
-    with open(directory + "/pid") as file:
-        os.kill(int(file.read()), signal.SIGKILL)
-except (OSError, ValueError):
-    pass
-shutil.rmtree(directory, ignore_errors=True)
-"""
+from orders.demos.servers import nats_program
 
 SAFE = "sync_interval: always"
-PROGRAM = Path(sys.executable).parent / "nats-server"
 READY_WITHIN = 60  # seconds; only a broken machine takes that long
 
 
-class Server:
+class Server(Watched):
     """A server with a store of its own, in a temporary directory; `close` removes it.
 
     Args:
@@ -48,18 +33,12 @@ class Server:
     """
 
     def __init__(self, config="", jetstream=SAFE):
-        if not PROGRAM.exists():
+        if nats_program() is None:
             pytest.skip("no wheel has nats-server for this platform")
-        self.directory = Path(tempfile.mkdtemp(prefix="orders-nats-"))
+        super().__init__("nats", "pid", signal.SIGKILL)
         self.port = -1  # one that is free
         self._config, self._jetstream = config, jetstream
         self._process = None
-        self._watcher = subprocess.Popen(
-            [sys.executable, "-S", "-c", WATCHER, self.directory],
-            stdin=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for the tests
-        )
-        os.register_at_fork(after_in_child=self._watcher.stdin.close)  # a child may outlive us
         self.start()
 
     def start(self, config=None):
@@ -77,7 +56,7 @@ class Server:
             settings.append(f"jetstream {{\n{store}\n{self._jetstream}\n}}")
         (self.directory / "config").write_text("\n".join(settings))
         self._process = subprocess.Popen(
-            [PROGRAM, "-c", self.directory / "config"],
+            [nats_program(), "-c", self.directory / "config"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -107,9 +86,7 @@ class Server:
     def close(self):
         if self._process.poll() is None:
             self.kill()
-        self._watcher.stdin.close()
-        self._watcher.wait()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        super().close()
 
     @property
     def log(self):

@@ -3,28 +3,14 @@
 import os
 import signal
 import subprocess
-import sys
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 import psycopg
 import pytest
+from watched import Watched
 
 from orders.demos.servers import free_port, hand_over, postgres_programs, readable
-
-# Ends the server when whoever has our standard input is gone, killed or not.
-WATCHER = """
-import os, shutil, signal, sys
-directory = sys.argv[1]
-sys.stdin.read()
-try:
-    with open(directory + "/data/postmaster.pid") as file:
-        os.kill(int(file.readline()), signal.SIGQUIT)
-except (OSError, ValueError):
-    pass
-shutil.rmtree(directory, ignore_errors=True)
-"""
 
 QUICK = ("fsync=off", "full_page_writes=off", "synchronous_commit=off")
 SAFE = ("fsync=on",)
@@ -45,7 +31,7 @@ host all all samenet trust
 USER = "postgres"
 
 
-class Server:
+class Server(Watched):
     """A cluster of its own, in a temporary directory; `close` removes it.
 
     Attributes:
@@ -60,16 +46,10 @@ class Server:
         if postgres_programs() is None:
             pytest.skip("no wheel has PostgreSQL for this platform")
         self.port = free_port()
-        self.directory = Path(tempfile.mkdtemp(prefix="orders-postgres-"))
+        super().__init__("postgres", "data/postmaster.pid", signal.SIGQUIT)
         self._settings = (*ALWAYS, *settings, f"unix_socket_directories={self.directory}")
         self._as_user = hand_over(self.directory)
         self._bin = readable(postgres_programs(), self.directory, self._as_user)
-        self._watcher = subprocess.Popen(
-            [sys.executable, "-S", "-c", WATCHER, self.directory],
-            stdin=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for the tests
-        )
-        os.register_at_fork(after_in_child=self._watcher.stdin.close)  # a child may outlive us
         self.run("initdb", "-D", "data", "-U", USER, "-E", "UTF8", "--no-sync", "--locale=C")
         (self.directory / "data/pg_hba.conf").write_text(ACCESS)
         self.start()
@@ -95,10 +75,6 @@ class Server:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.stop()
-
-    def close(self):
-        self._watcher.stdin.close()
-        self._watcher.wait()
 
     def url(self, database="postgres", user=USER, password="", **parameters):
         secret = f":{password}" if password else ""
