@@ -1,4 +1,4 @@
-"""What only the memory engine promises; the rest is in `test_store_contract.py`."""
+"""What only the memory engine promises; the rest is in `contract`."""
 
 import sys
 from itertools import count

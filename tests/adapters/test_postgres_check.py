@@ -6,7 +6,7 @@ import postgresql
 import psycopg
 import pytest
 from conftest import Sales
-from test_store_contract import contents, moved, notified, outcome, place
+from storing import contents, moved, notified, outcome, place
 
 from orders import bootstrap
 from orders.adapters.postgres.store import PostgresStore
@@ -59,7 +59,7 @@ def test_what_is_not_the_fold_of_the_log_is_named_and_made_anew(store, url, harm
 
 
 def commit_of_shipping(store, order):
-    from test_store_contract import commit_of
+    from storing import commit_of
 
     return commit_of(moved(store, order.id))
 

@@ -9,7 +9,7 @@ from itertools import count
 import pytest
 from conftest import Sales
 from postgres_proxy import Proxy
-from test_store_contract import again, commit_of, notified, numbers, outcome, place
+from storing import again, commit_of, notified, numbers, outcome, place
 
 from orders import OrderCreated, PlaceOrder, bootstrap
 from orders.adapters.postgres import connection

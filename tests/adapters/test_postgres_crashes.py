@@ -6,7 +6,7 @@ from contextlib import ExitStack, closing
 
 import pytest
 from conftest import Sales
-from test_store_contract import commit_of
+from storing import commit_of
 
 from orders import OrderCreated, PlaceOrder, bootstrap
 from orders.adapters.postgres.store import PostgresStore

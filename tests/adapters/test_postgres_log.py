@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import psycopg
 import pytest
-from test_store_contract import commit_of, moved, numbers, place
+from storing import commit_of, moved, numbers, place
 
 from orders.adapters.postgres import reading, writing
 from orders.adapters.postgres import store as store_module

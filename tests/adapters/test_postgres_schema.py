@@ -6,7 +6,7 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
-from test_store_contract import at_once, commit_of, contents, moved, notified, outcome, place
+from storing import at_once, commit_of, contents, moved, notified, outcome, place
 
 from orders.adapters.postgres import schema
 from orders.adapters.postgres.connection import Session

@@ -1,0 +1,1 @@
+"""What every engine promises: the port of `orders/application/store.py`, as sentences."""
