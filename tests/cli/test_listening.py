@@ -141,6 +141,28 @@ def test_whatever_happens_to_the_server_events_are_shown_once_and_in_order(
     assert ids == ids_of(payloads)
 
 
+def test_a_listener_whose_server_is_gone_can_be_stopped_when_it_takes_a_turn(
+    send, relayed, start_nats
+):
+    nats = start_nats()
+    send(PlaceOrder(("rope",)))
+    send_all(nats.url(), relayed())
+    losses = []
+
+    def on_lost(error):
+        losses.append(error)
+        assert len(losses) < 5
+
+    def on_turn():
+        if losses:
+            one.stop()
+
+    options = {"on_event": lambda *_: nats.kill(), "on_turn": on_turn, "on_lost": on_lost}
+    one = Listener(nats.url(), stream="ORDERS", name="here", **options)
+    one.run()
+    assert len(losses) == 1
+
+
 def test_what_is_unknown_here_is_shown_and_what_is_no_event_is_passed_over(
     tool, send, relayed, nats_url, stream
 ):
