@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
@@ -43,7 +44,14 @@ def program(data, notify="pass", then=PLACE):
 
 
 def run(data, notify="pass", then=PLACE):
-    return subprocess.run(program(data, notify, then), capture_output=True, text=True, timeout=120)
+    """Run a process to its end, and wait until the store knows of that: a server is told of it."""
+    ended = subprocess.run(program(data, notify, then), capture_output=True, text=True, timeout=120)
+    deadline = time.monotonic() + 60
+    with bootstrap(data) as app:
+        while not all(found.is_abandoned for found in app.store.pending()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    return ended
 
 
 @pytest.fixture
