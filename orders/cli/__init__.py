@@ -25,4 +25,8 @@ def main() -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done
     except KeyboardInterrupt:
         status = 130
+    except RuntimeError as error:  # as which Python 3.11 reports it while a class is made
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        status = 130
     sys.exit(status)

@@ -93,3 +93,20 @@ def test_ctrl_c_while_items_are_read_is_quiet_and_places_nothing(start, data):
     _, said = process.communicate()
     assert (process.returncode, b"Traceback" in said) == (130, False)
     assert not data.exists()
+
+
+MAKES_A_CLASS = """
+import os, signal, orders.cli
+
+class Pressed:
+    def __set_name__(self, owner, name):
+        os.kill(os.getpid(), signal.SIGINT)
+
+orders.cli.run = lambda: type("Made", (), {"pressed": Pressed()})
+orders.cli.main()
+"""
+
+
+def test_ctrl_c_while_a_class_is_made_is_quiet():
+    ended = subprocess.run([sys.executable, "-c", MAKES_A_CLASS], capture_output=True)
+    assert (ended.returncode, ended.stderr) == (130, b"")
