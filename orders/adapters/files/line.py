@@ -20,7 +20,7 @@ the event whose delivery another process takes over, or tries again. `crc` is th
 bytes before it. What is empty or zero is left out.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar, Union
 from zlib import crc32
@@ -189,9 +189,8 @@ def check(raw: bytes) -> bytes:
 
 def is_sound(raw: bytes, seq: int) -> bool:
     """Return whether this is line `seq` as it was written, in the format that is read here."""
-    return raw[-_CRC_LENGTH:] == _CRC % crc32(raw[:-_CRC_LENGTH]) and raw.startswith(
-        _BEGINNING % seq
-    )
+    checksum = _CRC % crc32(raw[:-_CRC_LENGTH])
+    return raw.endswith(checksum) and raw.startswith(_BEGINNING % seq)
 
 
 def refuse(raw: bytes, seq: int) -> None:
@@ -218,19 +217,20 @@ def decode(raw: bytes) -> Line[Message]:
         ValueError: the line is not what was written.
     """
     _check_format(raw)
-    return parse(raw)
+    return parser()(raw)
 
 
-def parse(raw: bytes) -> Line[Message]:
-    """Decode a sound line, as `decode` does.
+def parser() -> Callable[[bytes], Line[Message]]:
+    """Return what decodes sound lines, as `decode` does, for many of them."""
+    known = _decoders_of_known().line
 
-    Raises:
-        UnreadableLineError: a class of its messages has changed.
-    """
-    try:
-        return _decoders_of_known().line.decode(raw)
-    except msgspec.ValidationError:  # perhaps only of a class that is not defined here
-        return _decode_one_by_one(raw)
+    def parse(raw: bytes) -> Line[Message]:
+        try:
+            return known.decode(raw)
+        except msgspec.ValidationError:  # perhaps only of a class that is not defined here
+            return _decode_one_by_one(raw)
+
+    return parse
 
 
 def decode_summary(raw: bytes) -> Summary:

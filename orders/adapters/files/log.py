@@ -94,7 +94,7 @@ class EventLog:
         Raises:
             LogDamaged: a line is not what was written.
         """
-        return self._read(after, until, codec.parse, wanted)
+        return self._read(after, until, codec.parser(), wanted)
 
     def summaries(
         self, after: Position, until: Position, wanted: Wanted
