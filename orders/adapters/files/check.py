@@ -16,6 +16,7 @@ from ...application.store import Finding
 from ...domain.text import count
 from ...errors import ForeignFile, OrdersError, StoreBusy
 from .disk import available, copy_path
+from .ledger import Accounts
 
 if TYPE_CHECKING:
     from .orders import Orders
@@ -109,10 +110,13 @@ def _refused(subject: str, error: OrdersError) -> Finding:
 
 
 def _log(folded: "Orders", store: "FilesStore") -> Iterator[Finding]:
-    """Read every line, and fold it into a state."""
+    """Read every line, and fold it into a state and into what is known of deliveries."""
     end = store.log.position()
+    accounts = Accounts()  # which whoever asks for deliveries need not read again
     for entry in store.log.read(until=end):
         folded.add(entry)
+        accounts.apply(entry.line, entry.start)
+    accounts.position, store.accounts = end, accounts
     if torn := store.log.torn(end):
         text = f"{end.seq:,} lines are whole; a crash left {len(torn)} bytes after them"
         yield Finding("bad", "log", text, REPAIR)

@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import NamedTuple
 
 from ...application.store import Delivery
-from .line import BEGINNING, Outstanding, Position, Summary
+from ...messaging.message import Message
+from .line import BEGINNING, Line, Outstanding, Position, Summary
 
 Key = tuple[str, str]  # event id, subscriber
 
@@ -72,7 +73,7 @@ class Accounts:
         self.by_key: dict[Key, Entered] = {}
         self.position = BEGINNING
 
-    def apply(self, line: Summary, start: Position) -> None:
+    def apply(self, line: Summary | Line[Message], start: Position) -> None:
         """Learn what a line of the log says."""
         for delivery in line.deliveries:
             known = self.by_key.get(delivery.key)

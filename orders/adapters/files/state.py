@@ -107,7 +107,14 @@ class Documents(dict[str, Any]):
             index[getattr(document, field)] = number
 
     def __eq__(self, other: object) -> bool:
-        return dict(self.items()) == other
+        return (
+            isinstance(other, dict)
+            and self.keys() == other.keys()
+            and all(
+                (self._decoder.decode(d) if isinstance(d, msgspec.Raw) else d) == other[number]
+                for number, d in dict.items(self)  # decoded, all of them would take much memory
+            )
+        )
 
     __hash__ = None
 

@@ -66,6 +66,7 @@ class FilesStore:
         directory: where the files are.
         log_path: the event log.
         state_path: the current orders.
+        accounts: of the deliveries, as far as the log was read for them.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class FilesStore:
         self.log = EventLog(self.log_path, self.lock, self.disk, self._vouched, self._watch)
         self.state = self.new_state()
         self.snapshots = Snapshots(self.directory / "projections", self.log, self.disk)
-        self._accounts = Accounts()
+        self.accounts = Accounts()
         self._has_stored = False
         self._begun: tuple[Commit, Position] | None = None  # the last commit, and where
 
@@ -219,7 +220,7 @@ class FilesStore:
 
     def messages(self, ids: Collection[str]) -> Mapping[str, Message]:
         """Return those of these messages that are stored, by id."""
-        return find_messages(self.log, self._accounts, ids)
+        return find_messages(self.log, self.accounts, ids)
 
     # Orders
 
@@ -302,7 +303,7 @@ class FilesStore:
                 yield Account(delivery, since, changed, is_left, is_left and owner is None)
 
     def _current_accounts(self) -> Accounts:
-        accounts, end = self._accounts, self.log.position()
+        accounts, end = self.accounts, self.log.position()
         for found in self.log.summaries(accounts.position, end, with_deliveries):
             accounts.apply(found.line, found.start)
         accounts.position = end
