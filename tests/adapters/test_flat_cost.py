@@ -1,5 +1,6 @@
 """What a command reads does not grow with the store, whatever is pending and for however long."""
 
+import gc
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from orders.adapters.files.disk import Disk
 from orders.adapters.files.store import FilesStore
 from orders.application.store import Commit, Delivery
 from orders.messaging.message import Event, new_id
+from orders.tools.doctor import examine
 
 CHUNK = 1000
 ITEMS = 4000
@@ -83,6 +85,33 @@ class CountingDisk(Disk):
         data = super().read(descriptor, size, offset)
         self.bytes_read += len(data)
         return data
+
+
+@pytest.fixture
+def counted(many, data):
+    """A store of a few thousand orders, to one of which a policy has reacted; counts its reads."""
+    with bootstrap(data, notifier=Sales()) as app:
+        for _ in range(10):
+            app.bus.send(PlaceOrder(items=("rope",)))
+        assert not app.react(at_any_cost=True)
+    many(5000)
+    return FilesStore(data, disk=CountingDisk())
+
+
+def test_what_the_doctor_folds_is_not_searched_for_cycles_as_it_grows(counted):
+    collections = []
+
+    def note(phase, _info):
+        collections.append(phase)
+
+    with bootstrap(store=counted) as app:
+        gc.callbacks.append(note)
+        try:
+            examine(app)
+        finally:
+            gc.callbacks.remove(note)
+    assert collections == []
+    assert gc.isenabled()
 
 
 def cost_of_a_command(data):
