@@ -13,9 +13,9 @@ from contextlib import suppress
 from typing import TypeVar
 
 from ..application.deliveries import Deliveries
-from ..application.store import START, Cursor, Match, Snapshot, Store
+from ..application.store import START, Cursor, Match, Record, Snapshot, Store
 from ..errors import AlreadySettled, DuplicateSubscriber, FollowerError, StoreError, WiringError
-from ..messaging.message import Event, is_hyphenated
+from ..messaging.message import Event, Message, is_hyphenated
 from ..messaging.subscriptions import check_target
 from .policy import Policy, reacting, reaction
 from .projection import Projection, followed
@@ -30,9 +30,11 @@ class Follower:
         store: whose log is followed.
         make: makes the projection, empty; its class will do.
         deliveries: makes a policy's reactions; without it they are only listed in `waiting`.
+        reacts: whether a policy is one, and not only folded.
 
     Attributes:
         projection: its tables are what the log makes of it up to `cursor`.
+        types: the classes of the events that it wants.
         cursor: up to where the log is folded in.
         waiting: the events that a policy has yet to react to.
 
@@ -41,7 +43,12 @@ class Follower:
     """
 
     def __init__(
-        self, store: Store, make: Callable[[], Projection], deliveries: Deliveries | None = None
+        self,
+        store: Store,
+        make: Callable[[], Projection],
+        deliveries: Deliveries | None = None,
+        *,
+        reacts: bool = True,
     ) -> None:
         self.projection = projection = make()
         check_projection(projection)
@@ -53,10 +60,10 @@ class Follower:
             raise DuplicateSubscriber(projection.name)
         self.cursor = START
         self.waiting: list[Event] = []
-        self._policy = projection if isinstance(projection, Policy) else None
+        self._policy = projection if reacts and isinstance(projection, Policy) else None
         self._store = store
         self._deliveries = deliveries
-        self._types = followed(projection)
+        self.types = followed(projection)
         self._kept = START  # the cursor of the snapshot
         self._is_partial = False  # whether an event may be folded in half
         self._recorded: set[str] = set()  # ids of events whose reaction the log has recorded
@@ -95,8 +102,6 @@ class Follower:
             FollowerError: at the stage "pulling" or "processing". What was folded in since the
                 last snapshot is forgotten, for it may be half of an event.
         """
-        event: Event | None = None
-        stage = "pulling"
         try:
             if self._is_partial:
                 self.load()
@@ -104,14 +109,8 @@ class Follower:
             if end <= self.cursor:
                 return
             self._is_partial = True
-            for record in self._store.read(self.cursor, end, Match(types=self._types)):
-                stage = "processing"
-                for message in record.messages:
-                    if isinstance(message, self._types):
-                        event = message
-                        self._process(event)
-                event, stage = None, "pulling"
-                self.cursor = record.cursor
+            for record in self._store.read(self.cursor, end, Match(types=self.types)):
+                self.fold(record)
                 if not is_wanted():
                     end = self.cursor
                     break
@@ -119,10 +118,27 @@ class Follower:
             self._is_partial = False
             if self._seen <= end:  # what was recorded until then is of events before `end`
                 self._recorded.clear()
+        except (KeyboardInterrupt, FollowerError):
+            raise
+        except BaseException as error:
+            raise FollowerError(self.name, "pulling", None, error) from error
+
+    def fold(self, record: Record) -> None:
+        """Fold in the next record that has events of these `types`; a policy reacts to them.
+
+        Raises:
+            FollowerError: at the stage "processing".
+        """
+        event: Message | None = None
+        try:
+            for event in record.messages:
+                if isinstance(event, self.types):
+                    self._process(event)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            raise FollowerError(self.name, stage, event, error) from error
+            raise FollowerError(self.name, "processing", event, error) from error
+        self.cursor = record.cursor
 
     def save(self) -> None:
         """Keep the projection with its cursor, if it has moved on.

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ..application.store import START, Snapshot, Store
+from ..application.store import START, Cursor, Match, Snapshot, Store
 from .follower import Follower
 from .policy import Policy
 from .projection import Projection
@@ -47,11 +47,19 @@ def replay(
     Raises:
         FollowerError, StoreError: a projection cannot be rebuilt, or not be kept.
     """
-    for make in projections:
-        kept, rebuilt = Follower(store, make), Follower(store, make)
-        damage, is_kept = kept.load(), kept.cursor != START
-        if is_kept or not isinstance(rebuilt.projection, Policy):
-            rebuilt.catch_up(kept.cursor if is_kept else None)
+    pairs = [(Follower(store, make), Follower(store, make, reacts=False)) for make in projections]
+    damages = [kept.load() for kept, _ in pairs]
+    end = store.head()
+    _rebuild(
+        store,
+        {
+            rebuilt: end if kept.cursor == START else kept.cursor
+            for kept, rebuilt in pairs
+            if kept.cursor != START or not isinstance(rebuilt.projection, Policy)
+        },
+    )
+    for (kept, rebuilt), damage in zip(pairs, damages, strict=True):
+        is_kept = kept.cursor != START
         tables = kept.projection.tables, rebuilt.projection.tables
         differences = list(_compare(*tables)) if is_kept else []
         verdict = "different" if differences else "equal" if is_kept else "nothing"
@@ -60,6 +68,18 @@ def replay(
         elif keep and verdict != "equal":
             rebuilt.save()
         yield Replayed(rebuilt.name, damage or verdict, differences)
+
+
+def _rebuild(store: Store, empty: Mapping[Follower, Cursor]) -> None:
+    """Fold the log into followers, up to a place each; read it once for all of them."""
+    types = {kind for follower in empty for kind in follower.types}
+    if types:
+        for record in store.read(until=max(empty.values()), match=Match(types=types)):
+            for follower, until in empty.items():
+                if record.cursor <= until:
+                    follower.fold(record)
+    for follower, until in empty.items():
+        follower.catch_up(until)  # to where there is nothing more for it
 
 
 def _compare(
