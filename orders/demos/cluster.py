@@ -136,7 +136,10 @@ class Scenes:
         self._cluster.dismiss_customer()
         self._cluster.until("all is delivered", lambda: not self._are("pending", "failed"))
         number = self._cluster.app.orders.count()
-        self._cluster.until("all can be read", lambda: len(self._created()) >= number)
+        self._cluster.until(
+            "all can be read",
+            lambda: len(self._created()) >= number and self._known() >= self._are("done"),
+        )
         self._catch_up()
         placed, created = self._cluster.placed(), self._created()
         events = [event.id for event in self._cluster.stored()]
@@ -183,7 +186,8 @@ class Scenes:
         self._say(f"process {process}, the listener, has shown it, too")
 
     def _show(self, event: str) -> None:
-        """Show the records with an event and with what came of its deliveries."""
+        """Show the records with an event and with what came of its delivery, which is made."""
+        self._cluster.until("it can be read", lambda: event in self._known())
         for record in self._cluster.records():
             ids = [message.id for message in record.messages]
             if event in {*ids, *(delivery.event for delivery in record.deliveries)}:
@@ -216,6 +220,11 @@ class Scenes:
         """Return the event of a delivery that was made although its worker was killed."""
         done = self._cluster.app.store.deliveries("done")
         return next((one.delivery.event for one in done if one.delivery.deaths), "")
+
+    def _known(self) -> set[str]:
+        """Return the events of which the log, as far as it can be read, says what came of them."""
+        deliveries = (one for record in self._cluster.records() for one in record.deliveries)
+        return {one.event for one in deliveries if one.status == "done"}
 
     def _are(self, *statuses: Status) -> set[str]:
         """Return the events that have deliveries like that."""
