@@ -150,6 +150,20 @@ def test_what_is_read_is_read_again_where_the_connection_was_lost(url, proxy, op
         assert store.order(order.id) == order.state
 
 
+def test_what_is_read_is_read_again_where_the_connection_is_lost_again_and_again(
+    url, proxy, open_store
+):
+    connection, cuts = open_store(proxy.url(url)).connection, [0, 0, 0]
+
+    def read(session):
+        if cuts:
+            proxy.cut_after(cuts.pop())
+        return session.link.execute("select 7").fetchone()
+
+    assert connection.run(read) == (7,)
+    assert not cuts
+
+
 # Leases
 
 

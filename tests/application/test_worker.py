@@ -294,9 +294,16 @@ def open_app(data, directory, progress=None):
     return app
 
 
-def work(data, directory, progress):
+def work(data, directory, progress, begun=()):
+    """Work until SIGTERM comes; say so to `begun`, descriptors, when the store was reached."""
+    waiting = [*begun]
+
+    def tell():
+        while waiting:
+            os.write(waiting.pop(), b".")
+
     with open_app(data, directory, progress) as app:
-        worker = app.worker(back_off=0.01)
+        worker = app.worker(back_off=0.01, on_turn=tell)
         signal.signal(signal.SIGTERM, lambda *_: worker.stop())
         worker.run()
 
@@ -354,8 +361,10 @@ def test_workers_outlive_a_server_that_is_killed_and_store_each_effect_once(
     wishes, chance = 40 * kills, random.Random(13)
     reading, progress = os.pipe()
     with open_app(server.url(), tmp_path) as app:
+        workers = [fork(work, server.url(), tmp_path, progress, [progress]) for _ in range(3)]
+        for _ in workers:
+            assert os.read(reading, 1)
         wish(app, wishes)
-        workers = [fork(work, server.url(), tmp_path, progress) for _ in range(3)]
         for _ in range(kills):
             for _ in range(chance.randint(1, 20)):
                 assert os.read(reading, 1)

@@ -29,6 +29,7 @@ T = TypeVar("T")
 Link = psycopg.Connection[tuple[Any, ...]]
 
 PAUSE = 0.1  # seconds between two attempts to connect
+TRIES = 5  # of what was under way when the connection broke, before we give up
 OFTEN = 5  # calls of a function, before it is prepared: whoever makes one or two need not
 
 # Plans are to fit tables that have grown since they were looked at, so they use indexes always.
@@ -128,17 +129,17 @@ class Connection:
         self._listener: Link | None = None
 
     def run(self, work: Callable[[Session], T]) -> T:
-        """Return what `work` makes of the session; once more where it was lost meanwhile.
+        """Return what `work` makes of the session; again where it was lost meanwhile.
 
         Raises:
             StoreError: the server cannot be reached, or refuses.
             WrongPayload: what is to be stored is no text of PostgreSQL's.
         """
         with self._lock:
-            try:
-                return self.run_once(work)
-            except ConnectionLost:
-                return self.run_once(work)
+            for _ in range(TRIES - 1):
+                with suppress(ConnectionLost):
+                    return self.run_once(work)
+            return self.run_once(work)
 
     def run_once(self, work: Callable[[Session], T]) -> T:
         """Return what `work` makes of the session.

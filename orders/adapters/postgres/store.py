@@ -39,7 +39,7 @@ from ..forks import abandon_in_children
 from . import record as records
 from . import writing
 from .address import Address
-from .connection import Connection, Session
+from .connection import TRIES, Connection, Session
 from .orders import Orders
 from .reading import LogReader
 from .refusals import ConnectionLost
@@ -48,7 +48,6 @@ from .snapshots import Snapshots
 T = TypeVar("T")
 
 PAGE = 500  # deliveries that are fetched at once
-TRIES = 3  # of a commit whose connection is lost
 POLL = 0.5  # seconds between two looks at the log, for a hint may be lost
 SOON = 0.005  # seconds after a hint until what it is about can be read; doubled up to POLL
 
