@@ -65,8 +65,8 @@ class Workspace:
             arguments: what follows `python`.
             environment: variables of this process only.
         """
-        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        return self._start_own([sys.executable, *arguments], environment, signal.SIGKILL, **pipes)
+        pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        return self._start([sys.executable, *arguments], environment, signal.SIGKILL, **pipes)
 
     def begin(
         self,
@@ -91,8 +91,8 @@ class Workspace:
             (self.directory / f"{name}.out").open("ab") as output,
             (self.directory / f"{name}.err").open("ab") as talk,
         ):
-            files = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": talk}
-            return self._start_own(command, environment or {}, ending, **files, **options)
+            files: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": talk}
+            return self._start(command, environment or {}, ending, **files, **options)
 
     def lines(self, name: str) -> list[str]:
         """Return the lines that programs of this name have written so far, whole ones only."""
@@ -108,28 +108,22 @@ class Workspace:
         """Have somebody look after what we leave, should we be killed."""
         script = [sys.executable, "-P", "-S", remains.__file__, str(self.directory)]
         quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-        self._start(script, {}, signal.SIGKILL, start_new_session=True, **quiet)
+        self._start(script, {}, signal.SIGKILL, belongs=False, start_new_session=True, **quiet)
         self._is_watched = True
-
-    def _start_own(
-        self,
-        command: Sequence[str | Path],
-        environment: Mapping[str, str],
-        ending: int,
-        **options: Any,
-    ) -> subprocess.Popen[str]:
-        """Start a process that is ended with the demo, even if that is kill -9."""
-        mark = self._mark
-        belonging = {"pass_fds": (mark,), "preexec_fn": lambda: remains.belong(mark, ending)}
-        return self._start(command, environment, ending, **belonging, **options)
 
     def _start(
         self,
         command: Sequence[str | Path],
         environment: Mapping[str, str],
         ending: int,
+        *,
+        belongs: bool = True,
         **options: Any,
     ) -> subprocess.Popen[str]:
+        """Start a process; one that belongs to the demo is ended with it, even if by kill -9."""
+        if belongs:
+            mark = self._mark
+            options |= {"pass_fds": (mark,), "preexec_fn": lambda: remains.belong(mark, ending)}
         own = {name: value for name, value in os.environ.items() if not name.startswith("ORDERS_")}
         self._is_deaf = True
         try:
