@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command_from_info
 
 from .. import __version__, plugins
 from ..errors import PluginFailed, describe
@@ -44,13 +45,12 @@ class Commands(UserDict[str, Any]):
         (found,) = (
             one for one in part.registered_commands if (one.name or one.callback.__name__) == name
         )
-        line = typer.Typer(rich_markup_mode=self._markup)
-        epilog = f"{found.epilog}\n\nNext: {guide.next}  # {guide.why}"
-        command = line.command(
-            name, cls=helping.Command, epilog=epilog, rich_help_panel=guide.panel
+        found.cls, found.rich_help_panel = helping.Command, guide.panel
+        command = get_command_from_info(
+            found, pretty_exceptions_short=True, rich_markup_mode=self._markup
         )
-        command(found.callback)
-        return typer.main.get_group(line).commands[name]
+        command.epilog = f"{found.epilog}\n\nNext: {guide.next}  # {guide.why}"
+        return command
 
 
 class PluggedGroup(TyperGroup):
