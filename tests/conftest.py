@@ -424,3 +424,12 @@ def screen(fork, data):
         return child.wait(), shown.decode("utf-8").replace("\r\n", "\n")
 
     return run
+
+
+@pytest.fixture
+def hasty_threads():
+    """Have threads take turns so often that they meet wherever they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)

@@ -98,6 +98,13 @@ def counted(many, data):
     return FilesStore(data, disk=CountingDisk())
 
 
+def test_the_doctor_reads_the_log_twice_however_much_is_folded_of_it(counted):
+    with bootstrap(store=counted) as app:
+        assert [finding for finding in examine(app) if not finding.is_well] == []
+    size = counted.log.size()
+    assert size < counted.disk.bytes_read < 2.5 * size
+
+
 def test_what_the_doctor_folds_is_not_searched_for_cycles_as_it_grows(counted):
     collections = []
 

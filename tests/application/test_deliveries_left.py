@@ -306,14 +306,6 @@ def test_the_name_of_a_lease_in_a_foreign_log_touches_nothing_outside(data, sale
     assert {"precious"} <= {path.name for path in data.iterdir()} <= ours
 
 
-@pytest.fixture
-def hasty_threads():
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
-
-
 @pytest.mark.usefixtures("hasty_threads")
 def test_an_application_of_many_threads_has_one_lease_and_gives_it_up(tmp_path, sales):
     for number in range(10):

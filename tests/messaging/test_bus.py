@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, Thread
 from typing import ClassVar
@@ -626,14 +625,6 @@ def test_a_thread_does_not_wait_for_the_events_of_another(bus):
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(lambda content: bus.publish(BoxPacked(content)), ["1", "2"]))
     assert sorted(heard) == ["1", "2"]
-
-
-@pytest.fixture
-def hasty_threads():
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
 
 
 @pytest.mark.usefixtures("hasty_threads")
