@@ -5,7 +5,6 @@ everything but the engines.
 """
 
 import signal
-import sys
 from typing import NoReturn
 
 from .. import startup
@@ -29,4 +28,4 @@ def main() -> NoReturn:
         if not isinstance(error.__cause__, KeyboardInterrupt):
             raise
         status = 130
-    sys.exit(status)
+    startup.leave(status)

@@ -1,6 +1,5 @@
 """The root of the command line: its options, its commands, and those of plugins."""
 
-import gc
 from collections import UserDict
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
@@ -143,7 +142,6 @@ app = typer.Typer(
 
 def run() -> int:
     """Run the command line; return the status to exit with."""
-    gc.freeze()  # what is imported stays: without this, Python looks it all over again at exit
     console = Console()
     # Rich takes 50 ms to import, and breaks words where a panel is narrow.
     app.rich_markup_mode = "rich" if console.draws and console.width >= PANELS else None
