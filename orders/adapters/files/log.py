@@ -141,10 +141,10 @@ class EventLog:
     def position(self) -> Position:
         """Return where the last whole line ends."""
         with self.threads:
+            if self._end is not None and self._file.check() == self._end.offset:
+                return self._end  # whoever is appending has not begun to
             if (end := self.end()) == 0:
                 return BEGINNING
-            if self._end is not None and self._end.offset == end:
-                return self._end
             with self._file.reading() as descriptor:
                 return self._find_end(descriptor, end)
 
