@@ -115,7 +115,7 @@ class FilesStore:
         deliveries = commit.deliveries
         if not (commit.messages or commit.changes or deliveries):
             return self.head()
-        content = encode_messages(commit.messages)
+        content, states = encode_messages(commit.messages), changed_by_plugins(commit)
         with self.log.threads:
             with self._writing() as end:
                 check_orders(commit.changes, self.state, end)
@@ -125,7 +125,6 @@ class FilesStore:
                 is_ours = commit.makes_pending and not commit.is_deferred
                 owner = self.leases.mine() if is_ours else None
                 self._has_stored, self._begun = True, (commit, end)
-                states = changed_by_plugins(commit)
                 entry = self.log.append(content, deliveries, owner=owner, states=states)
             if commit.is_durable:
                 self._confirm(entry)
