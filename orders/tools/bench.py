@@ -37,7 +37,7 @@ EVENTS = 10_000
 LISTS = 20
 LIMIT = 3.0  # seconds for what a slow competitor does
 WRITERS = 8  # processes that place at once
-EACH = 100  # orders, each of them
+EACH = 250  # orders, each of them
 STEPS = 11  # for each size
 
 MEASURES = {
