@@ -1,11 +1,11 @@
 """A real PostgreSQL, from a wheel: its programs only, on a port and in a directory of its own."""
 
-import os
 import signal
 import subprocess
+import time
 from contextlib import suppress
-from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 from watched import Watched
@@ -29,6 +29,13 @@ host all guarded 127.0.0.1/32 scram-sha-256
 host all all samenet trust
 """
 USER = "postgres"
+
+
+def is_running(process):
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 class Server(Watched):
@@ -67,14 +74,18 @@ class Server(Watched):
 
     def kill(self):
         """Kill the server and every process of it; as `kill -9` does."""
-        with (self.directory / "data/postmaster.pid").open() as file:
-            postmaster = int(file.readline())
-        children = Path(f"/proc/{postmaster}/task/{postmaster}/children")
-        pids = children.read_text().split() if children.exists() else []
-        for pid in (postmaster, *map(int, pids)):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self.stop()
+        pid_file = self.directory / "data/postmaster.pid"
+        with pid_file.open() as file:
+            postmaster = psutil.Process(int(file.readline()))
+        killed = [postmaster, *postmaster.children()]
+        for process in killed:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        while any(map(is_running, killed)):
+            time.sleep(0.001)
+        # Where its id stands; the next start would wait for whoever is to bury it, a second or so.
+        for file in (pid_file, self.directory / f".s.PGSQL.{self.port}.lock"):
+            file.unlink()
 
     def url(self, database="postgres", user=USER, password="", **parameters):
         secret = f":{password}" if password else ""
