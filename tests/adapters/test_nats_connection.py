@@ -20,6 +20,12 @@ from orders.adapters.nats.stream import Tail
 CERTIFICATE = Path(__file__).with_name("certificate.pem")
 
 
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch):
+    """Have nobody rest between two attempts to connect, nor nats-py before it gives up."""
+    monkeypatch.setattr(connection, "PAUSE", 0.01)
+
+
 def connect(url, then=lambda one: one.check_jetstream()):
     async def main():
         async with connected(Address.parse(url)) as one:

@@ -14,6 +14,7 @@ from orders.adapters.nats import cloudevents, listener
 from orders.adapters.nats.listener import Listener
 from orders.messaging.message import Event
 
+SOON = 0.3  # seconds after which an event is sent again, where a test waits for that
 TO_THE_END = ["--until-idle", "0"]
 
 
@@ -96,8 +97,9 @@ def test_an_event_that_comes_again_is_shown_once(send, relayed, nats_url, stream
 
 
 def test_what_was_not_acknowledged_is_shown_again_before_what_is_newer(
-    send, relayed, nats_url, stream, fork
+    send, relayed, nats_url, stream, fork, monkeypatch
 ):
+    monkeypatch.setattr(listener, "ACK_WAIT", SOON)
     send(*(PlaceOrder((str(number),)) for number in range(5)))
     send_all(nats_url, relayed(), stream)
     first = []
@@ -122,8 +124,9 @@ def ids_of(payloads):
 
 @pytest.mark.parametrize("kills", [1, pytest.param(30, marks=pytest.mark.long)])
 def test_whatever_happens_to_the_server_events_are_shown_once_and_in_order(
-    kills, send, relayed, start_nats
+    kills, send, relayed, start_nats, monkeypatch
 ):
+    monkeypatch.setattr(listener, "ACK_WAIT", SOON)
     nats = start_nats()
     send(*(PlaceOrder((str(number),)) for number in range(100 * kills)))
     payloads = relayed()

@@ -152,11 +152,11 @@ def test_a_message_is_shown_at_once_while_the_watch_goes_on(watch, send):
 
 
 @pytest.mark.engines
-def test_an_import_of_another_terminal_is_seen(watch, orders, tool, tmp_path):
+def test_an_import_of_another_terminal_is_seen(watch, tool, tmp_path):
     file = tmp_path / "orders.jsonl"
     file.write_text("".join(f'{{"items": ["item {number}"]}}\n' for number in range(250)))
     watching = watch("--json", "--from", "start")
-    assert orders("import", str(file)).returncode == 0
+    assert tool("import", str(file)).returncode == 0
     seen = watching.shown(1250)
     assert seen == logged(tool)
     assert watching.end() == (130, "", "")
@@ -313,8 +313,8 @@ def test_a_watch_that_is_idle_is_not_busy(watch, send):
         assert watching.process.returncode == 0
         return usage.ru_utime + usage.ru_stime
 
-    short, long = seconds_of_work("0.05"), seconds_of_work("1")
-    assert long - short < 0.3  # a busy loop would have worked for one
+    short, long = seconds_of_work("0.05"), seconds_of_work("0.6")
+    assert long - short < 0.2  # a busy loop would have worked for three times as long
 
 
 # What happens to the store meanwhile
@@ -351,7 +351,7 @@ def test_a_checkpoint_under_it_changes_nothing(watch, send, tool, data):
 
 @pytest.mark.parametrize("repairs", [True, False], ids=["doctor", "next writer"])
 def test_a_torn_line_is_never_shown_and_what_comes_after_its_repair_is(
-    watch, send, orders, tool, data, repairs
+    watch, send, tool, data, repairs
 ):
     watching = watch("--json", "--from", "start")
     send(PlaceOrder(("rope",)))
@@ -360,10 +360,10 @@ def test_a_torn_line_is_never_shown_and_what_comes_after_its_repair_is(
         log.write(TORN)
     assert not watching.has_news(0.2)
     if repairs:
-        result = orders("doctor", "--repair")
+        result = tool("doctor", "--repair")
         assert result.returncode == 0
         assert f"cut {len(TORN)} bytes" in result.stderr
-    assert orders("place", "lamp").returncode == 0
+    assert tool("place", "lamp").returncode == 0
     seen = watching.shown(5)
     assert names(seen) == PLACED
     assert seen == logged(tool)[5:]
