@@ -519,12 +519,12 @@ def test_export_writes_into_a_pipe_and_leaves_it_one(tool, send, tmp_path):
 
 
 @pytest.mark.engines("long")
-def test_the_sample_orders_are_imported_wholly(orders):
+def test_the_sample_orders_are_imported_wholly(tool):
     assert SAMPLE.exists()
     total = len(import_export.read(SAMPLE))
     assert 200 <= total < 1000
-    result = orders("import", str(SAMPLE), "--json")
+    result = tool("import", str(SAMPLE), "--json")
     assert json.loads(result.stdout) == {"imported": total, "skipped": 0}
-    stored = json.loads(orders("list", "--json").stdout)
+    stored = json.loads(tool("list", "--json").stdout)
     assert len(stored) == total
     assert any(not order["customer"].isascii() for order in stored if order["customer"])
