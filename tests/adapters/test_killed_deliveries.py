@@ -115,7 +115,7 @@ def keys_in(app, *statuses):
 
 @pytest.mark.engines
 @pytest.mark.parametrize(
-    ("events", "kills"), [(100, 4), pytest.param(10_000, 200, marks=pytest.mark.long)]
+    ("events", "kills"), [(60, 2), pytest.param(10_000, 200, marks=pytest.mark.long)]
 )
 @pytest.mark.sample(2)
 def test_every_delivery_happens_once_and_ends_in_one_state_whatever_is_killed(

@@ -67,6 +67,7 @@ def test_an_order_with_its_delivery_takes_three_round_trips_at_most(url, proxy, 
 
 
 @pytest.mark.parametrize("often", [1, connection.OFTEN], ids=["prepared", "not prepared"])
+@pytest.mark.sample(1)
 def test_a_commit_that_is_cut_at_any_message_is_stored_once_or_not_at_all(
     often, url, proxy, open_store, monkeypatch
 ):

@@ -159,7 +159,7 @@ def write(url, orders, events, me):
             stored += not is_taken_back
 
 
-@pytest.mark.parametrize("events", [1_000, pytest.param(50_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("events", [400, pytest.param(50_000, marks=pytest.mark.long)])
 def test_of_eight_writers_a_follower_reads_every_event_once_and_in_order(events, store, url, fork):
     orders = [place(store).id for _ in range(60)]
     cursor, seen, versions, found = store.head(), set(), defaultdict(lambda: 1), []

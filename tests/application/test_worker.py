@@ -161,7 +161,7 @@ def test_a_poison_event_ends_as_a_dead_letter_and_what_comes_after_it_flows(defe
 
     deferring.bus.subscribe(OrderCreated, poison, name="poison", priority=-1)
     order_id = deferring.bus.send(PlaceOrder(("rope",)))
-    worker = deferring.worker(back_off=0.0001, on_record=stop_when_dead)
+    worker = deferring.worker(back_off=0, on_record=stop_when_dead)
     worker.run(until_idle=20)
     assert sales.order_ids == [order_id]
     (dead,) = (account.delivery for account in deferring.store.deliveries("dead"))
@@ -318,7 +318,7 @@ def wait_until(app, is_so):
 
 @pytest.mark.engines
 @pytest.mark.parametrize(
-    ("wishes", "kills"), [(120, 4), pytest.param(2_000, 4, marks=pytest.mark.long)]
+    ("wishes", "kills"), [(60, 2), pytest.param(2_000, 4, marks=pytest.mark.long)]
 )
 def test_four_workers_deliver_everything_once_whatever_fails_and_whoever_is_killed(
     wishes, kills, data, fork, tmp_path

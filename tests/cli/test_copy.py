@@ -85,6 +85,7 @@ def test_everything_arrives_and_what_is_pending_is_delivered_there(filled, tool,
 
 
 @pytest.mark.parametrize("fault", ["after-append@5", "torn-append@5", "before-append"])
+@pytest.mark.sample(2)
 def test_a_copy_that_was_killed_goes_on(filled, tool, fault):
     killed = tool("copy", str(filled), "moved", env={"ORDERS_FAULT": fault})
     assert killed.returncode == -9

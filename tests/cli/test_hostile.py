@@ -288,7 +288,7 @@ def hostile_log(data):
         return [order.id for order in store.orders.list()]
 
 
-@one_in([pytest.param(14, id="half of the orders"), whole])
+@one_in([pytest.param(28, id="some of the orders"), whole])
 def test_a_hostile_log_is_shown_harmlessly(call, hostile_log, one_in):
     calls = (
         ["list"], ["list", "--csv"], ["list", "--json"], ["list", "--limit", "99"], ["log"],
@@ -451,7 +451,8 @@ def test_a_hostile_argument_does_no_harm_on_a_real_terminal(screen, text):
         harmless((status, out, ""), "terminal")
 
 
-def test_a_hostile_name_in_the_environment_of_a_process_does_no_harm(orders):
+def test_a_hostile_name_in_the_environment_of_a_process_does_no_harm(orders, tool):
     for name in ("ORDERS_FAULT", "ORDERS_LOCK_TIMEOUT", "LANG", "TERM", "COLUMNS"):
-        result = orders("list", env={name: "\x1b]0;x\x07", "FORCE_COLOR": "1"})
+        run = orders if name == "LANG" else tool  # which is looked at when an interpreter starts
+        result = run("list", env={name: "\x1b]0;x\x07", "FORCE_COLOR": "1"})
         harmless((result.returncode, result.stdout, result.stderr), "terminal")

@@ -88,13 +88,16 @@ def is_whole(shown, columns):
     return bool(lines)
 
 
+@pytest.mark.parametrize("one_in", [2, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("columns", [40, 80, 120])
 @pytest.mark.sample(1)
-def test_no_screen_is_wider_than_the_terminal_nor_breaks_an_id(screen, tool, order_ids, columns):
+def test_no_screen_is_wider_than_the_terminal_nor_breaks_an_id(
+    screen, tool, order_ids, columns, one_in
+):
     tool("place", "lamp", env={"ORDERS_FAULT": "after-fsync"})
     of_one = [[name, one] for one in order_ids for name in ("show", "trace")]
     of_one += [["ship", order_ids[0]], ["cancel", order_ids[2], "--reason", REASON]]
-    for arguments in (*LOOKING, *WRONG, *of_one, ["place", *WORST[2].items]):
+    for arguments in [["place", *WORST[2].items], *LOOKING, *WRONG, *of_one][::one_in]:
         status, shown = screen(*arguments, columns=columns)
         assert status in {0, 1, 2}
         assert is_whole(shown, columns), arguments

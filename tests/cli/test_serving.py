@@ -105,7 +105,7 @@ def placed(data):
 
 @pytest.mark.engines
 @pytest.mark.parametrize(
-    ("requests", "kills"), [(60, 3), pytest.param(1000, 50, marks=pytest.mark.long)]
+    ("requests", "kills"), [(30, 2), pytest.param(1000, 50, marks=pytest.mark.long)]
 )
 def test_each_order_that_is_asked_for_until_it_is_answered_is_placed_once_whoever_is_killed(
     requests, kills, nats, serving, tool, data

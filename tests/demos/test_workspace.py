@@ -69,7 +69,7 @@ def interrupted_at(nth, number):
     return int(place.directory.exists() or descendants())
 
 
-@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("step", [13, pytest.param(1, marks=pytest.mark.long)])
 def test_a_signal_at_any_line_leaves_no_file_and_no_process(step, monkeypatch, fork, empty):
     monkeypatch.setattr("sys.executable", which("cat"))  # which starts quickly
     for nth in count(1, step):

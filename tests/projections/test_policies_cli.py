@@ -22,7 +22,7 @@ BESTSELLER = (
 )
 
 
-@pytest.mark.engines
+@pytest.mark.engines("long")
 def test_the_tenth_order_of_an_item_makes_it_a_bestseller_and_the_eleventh_does_not(tool):
     for number in range(1, 13):
         result = tool("place", "rope")

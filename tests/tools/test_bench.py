@@ -18,7 +18,7 @@ def _few(monkeypatch):
         monkeypatch.setattr(bench, name, 10)
 
 
-@pytest.mark.parametrize("orders", [0, 25])
+@pytest.mark.parametrize("orders", [pytest.param(0, marks=pytest.mark.long), 25])
 def test_every_measure_is_taken_and_the_directory_removed(tmp_path, orders):
     steps = []
     rates = bench.measure(tmp_path, orders, lambda: steps.append(1))
