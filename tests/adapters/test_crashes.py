@@ -181,7 +181,7 @@ def test_a_place_reaches_every_fault_point_but_those_of_a_torn_log(prepared, too
         for parameters in once_and_always(start, point)
     ],
 )
-@pytest.mark.sample(6)
+@pytest.mark.sample(4)
 def test_a_place_killed_at_any_point_leaves_all_or_nothing_and_the_next_works(
     point, start, times, prepared, orders, tool
 ):
@@ -224,7 +224,7 @@ def test_a_place_killed_at_any_point_leaves_all_or_nothing_and_the_next_works(
         for parameters in once_and_always(start, point, error, is_turn=is_turn)
     ],
 )
-@pytest.mark.sample(5)
+@pytest.mark.sample(4)
 def test_a_system_call_that_fails_costs_no_order_and_leaves_a_store_that_works(
     point, start, error, times, prepared, tool
 ):
@@ -311,7 +311,7 @@ def follow(faults, tool, data):
 
 
 @pytest.mark.parametrize("faults", CHAINS)
-@pytest.mark.sample(3)
+@pytest.mark.sample(2)
 def test_a_torn_log_and_then_another_two_crashes_lose_nothing(faults, tool, data):
     runs, placed = follow(faults, tool, data)
     assert noticed(*runs) >= placed.keys()
@@ -351,7 +351,7 @@ def test_a_crash_at_every_point_one_after_the_other_loses_nothing(tool, data):
 
 
 @pytest.mark.parametrize("point", POINTS)
-@pytest.mark.sample(5)
+@pytest.mark.sample(3)
 def test_a_key_repeated_until_it_succeeds_gives_exactly_one_order(point, prepared, tool):
     data, _ = prepared("torn" if point in NEEDS_A_TORN_LOG else "fresh")
     before = stored(data)

@@ -197,6 +197,7 @@ def lack_the_class_that_a_process_died_of(store, fork):
         lack_the_class_that_a_process_died_of,
     ],
 )
+@pytest.mark.sample(3)
 def test_a_pending_delivery_does_not_make_commands_dearer_as_the_log_grows(
     leave_pending, data, fork
 ):

@@ -124,7 +124,7 @@ def test_a_command_that_was_interrupted_anywhere_can_be_sent_again(step, tmp_pat
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, Alarm])
 @pytest.mark.parametrize("call", ["open", "write", "sync"])
-@pytest.mark.sample(4)
+@pytest.mark.sample(2)
 def test_a_signal_around_any_call_of_a_commit_leaves_one_order(call, error, tmp_path):
     class Signalling(Disk):
         """Sends its process a signal before or after the n-th call."""

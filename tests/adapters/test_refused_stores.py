@@ -127,7 +127,7 @@ def punch(log, offset):
 
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.9])
 @pytest.mark.parametrize("forgotten", [(), ("orders.json",)], ids=["kept state", "no state"])
-@pytest.mark.sample(3)
+@pytest.mark.sample(2)
 def test_a_hole_in_what_was_acknowledged_is_damage_though_something_is_pending(
     part, forgotten, data, tool
 ):

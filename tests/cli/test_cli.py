@@ -124,6 +124,7 @@ def test_hostile_wrong_use_is_never_echoed_raw(tool, arguments):
         ("x" * 501, "501"),
     ],
 )
+@pytest.mark.sample(4)
 def test_an_item_that_is_no_name_is_refused_with_the_reason(tool, item, named):
     refused(tool("place", "rope", item), "item 2", named)
     assert tool("list").stdout == ""

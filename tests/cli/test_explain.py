@@ -67,7 +67,7 @@ def test_every_word_of_the_field_is_there():
 
 
 @pytest.mark.parametrize("word", WORDS)
-@pytest.mark.sample(6)
+@pytest.mark.sample(3)
 def test_every_text_fits_a_screen_and_leaves_a_line_to_type_on(screen, word):
     status, shown = screen("explain", word)
     lines = plain(shown).splitlines()

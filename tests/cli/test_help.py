@@ -132,6 +132,7 @@ def test_a_setting_that_cannot_be_used_is_said_on_the_start_page(tool, name, val
 
 
 @pytest.mark.parametrize("columns", [40, 80, 120])
+@pytest.mark.sample(2)
 def test_the_start_page_and_the_help_fit_the_terminal(screen, columns, tmp_path):
     for arguments in ([], ["-h"], ["help", "list"]):
         status, shown = screen(*arguments, columns=columns, data=":memory:")

@@ -164,6 +164,7 @@ def test_the_same_key_again_gives_the_first_order_and_notifies_nobody(tool):
 @pytest.mark.parametrize(
     "item", ["[/]", "[red]x[/red]", "[link=file:///etc]x", ":smile:", "%s {0}"]
 )
+@pytest.mark.sample(2)
 def test_an_item_with_markup_is_placed_and_shown_literally(tool, screen, item):
     assert f"Items: {[item]!r}\n" in done(tool("place", item))
     assert json.loads(rows(tool("list"))[0][4]) == [item]

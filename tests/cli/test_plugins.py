@@ -156,6 +156,7 @@ def at_once(fork, data, tmp_path):
 
 @pytest.mark.engines
 @pytest.mark.parametrize("rival", ["refund", "ship", "cancel"])
+@pytest.mark.sample(2)
 def test_of_a_refund_and_its_rival_at_once_one_wins(at_once, send, show, rival):
     for _ in range(2):
         (order_id,) = send(PlaceOrder(("rope",)))

@@ -105,6 +105,7 @@ def test_a_relay_that_is_not_wanted_any_more_is_forgotten_as_doctor_says(tool, s
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.sample(1)
 def test_a_signal_ends_it_in_good_order(send, relaying, relay, nats_url, stream, number):
     send(PlaceOrder(items=("rope",)))
     process = relaying(*relay[1:])

@@ -33,6 +33,7 @@ def shell(data):
 
 
 @pytest.mark.parametrize("command", ["list", "list --json", "export --format csv", "log"])
+@pytest.mark.sample(2)
 def test_a_broken_pipe_is_quiet(send, shell, command):
     send(PlaceOrder(("x" * 490,) * 400))  # more than a pipe holds
     result = shell(f"orders {command} | head -c 9")
@@ -53,6 +54,7 @@ def test_a_full_standard_output_keeps_the_order_and_says_so(tool, shell):
 
 
 @pytest.mark.parametrize("command", ["list", "place rope --json", "-h"])
+@pytest.mark.sample(2)
 def test_data_that_cannot_be_written_is_an_error_without_a_traceback(send, shell, command):
     send(*TWO)
     result = shell(f"orders {command} > /dev/full")
@@ -86,6 +88,7 @@ def test_json_is_json_whatever_the_encoding_of_the_output(orders, send):
 
 
 @pytest.mark.parametrize("form", ["json", "jsonl", "csv"])
+@pytest.mark.sample(2)
 def test_an_export_loses_no_letter_whatever_the_encoding_of_the_output(
     orders, tool, send, tmp_path, form
 ):
@@ -126,6 +129,7 @@ def test_completion_heeds_the_data_option(shell, send, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["zsh", "fish"])
+@pytest.mark.sample(1)
 def test_completion_survives_items_with_markup(shell, send, kind):
     order_ids = send(*(PlaceOrder((item,)) for item in ("[/]", "\\[/]", "\\\\[/]", "\\", "[red]x")))
     ask = f"_TYPER_COMPLETE_FISH_ACTION=get-args _ORDERS_COMPLETE=complete_{kind} orders"
@@ -136,7 +140,7 @@ def test_completion_survives_items_with_markup(shell, send, kind):
 @pytest.mark.parametrize(
     "item", ["$(touch hit)", "\\$(touch hit)", "\\`touch hit\\`", '\\";touch hit;"']
 )
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 def test_completion_never_runs_what_an_item_says(shell, send, tmp_path, item):
     (order_id,) = send(PlaceOrder((item,)))
     # zsh evaluates what the tool answers, and then, in its _arguments, what stands in ((...)).

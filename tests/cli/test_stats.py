@@ -218,6 +218,7 @@ def test_a_projection_kept_of_another_log_changes_no_answer(tool, data, send, tm
 @pytest.mark.parametrize(
     "fault", ["before-state-write", "torn-state-write", "before-state-fsync", "before-replace"]
 )
+@pytest.mark.sample(2)
 def test_a_disk_that_refuses_to_keep_a_projection_changes_no_answer(tool, data, fault):
     for error in ("EROFS", "EACCES", "ENOSPC", "EIO"):
         result = tool("stats", "--json", env={"ORDERS_FAULT": f"{fault}={error}"})

@@ -40,7 +40,7 @@ def shown_lines(shown):
 
 @pytest.mark.parametrize("columns", [40, 80, 120])
 @pytest.mark.parametrize("command", ["list", "deliveries", "topics"])
-@pytest.mark.sample(6)
+@pytest.mark.sample(3)
 def test_a_table_has_one_line_a_record(screen, patched_tool, order_ids, command, columns):
     status, shown = screen(command, columns=columns)
     assert status == 0

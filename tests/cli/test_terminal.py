@@ -108,6 +108,7 @@ def test_a_bestseller_is_drawn_like_every_notice(screen, send):
 
 
 @pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.sample(1)
 def test_nothing_is_wider_than_the_terminal(screen, send, columns):
     order_ids = send(*LONG)
     commands = [

@@ -21,6 +21,7 @@ def long_log(monkeypatch, data, send):
 
 
 @pytest.mark.parametrize("command", SILENT, ids=" ".join)
+@pytest.mark.sample(3)
 def test_a_terminal_shows_how_much_of_a_long_log_is_read_and_takes_it_away(
     screen, long_log, command
 ):

@@ -245,6 +245,7 @@ def fifo(name):
     ],
     ids=["SIGTERM", "Ctrl-C", "Ctrl-C twice"],
 )
+@pytest.mark.sample(2)
 def test_a_worker_that_waits_delivers_at_once_and_ends_when_what_is_in_hand_is_done(
     number, times, status, first, tool, send, working, tmp_path
 ):

@@ -64,7 +64,7 @@ SHOWS = {
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.sample(7)
+@pytest.mark.sample(5)
 def test_every_scenario_shows_what_it_says_and_leaves_nothing_behind(
     tool, tmp_path, empty, scenario
 ):
@@ -173,7 +173,7 @@ def test_ctrl_c_at_a_step_leaves_nothing_behind(terminal, empty):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("ignored", [[], [signal.SIGINT]], ids=["alone", "started with &"])
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 def test_a_demo_that_is_ended_leaves_nothing_behind(empty, number, ignored):
     restore = [(one, signal.signal(one, signal.SIG_IGN)) for one in ignored]
     demo = subprocess.Popen(

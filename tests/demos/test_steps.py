@@ -109,6 +109,7 @@ def test_an_event_is_introduced_with_whoever_hears_it():
     ("scenario", "fail"),
     [("article", "order_created:2"), ("plugin", "pay_back:2"), ("crash", "order_created:1")],
 )
+@pytest.mark.sample(2)
 def test_a_run_that_is_made_to_fail_is_tried_again(tool, scenario, fail):
     result = tool("demo", scenario, "--fail", fail)
     subscriber, nth = fail.split(":")

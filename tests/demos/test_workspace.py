@@ -171,7 +171,7 @@ def killed_after(lines, number, scenario, directory):
         ("plugin", 10, signal.SIGHUP),
     ],
 )
-@pytest.mark.sample(3)
+@pytest.mark.sample(2)
 def test_a_signal_in_the_midst_of_a_scenario_leaves_nothing(empty, scenario, lines, number):
     status, is_left = killed_after(lines, number, scenario, empty)
     assert (status, is_left) == (130, False)

@@ -105,6 +105,7 @@ def test_a_policy_that_is_added_later_reacts_to_what_was_before_once(kind, app, 
 
 
 @pytest.mark.parametrize("times", [9, 10, 25])
+@pytest.mark.sample(3)
 def test_the_snapshots_deletion_does_not_repeat_a_notice(times, kind, sales, data):
     with bootstrap(data, notifier=sales) as app:
         for number in range(times):

@@ -98,7 +98,7 @@ FAULTS = [
 
 @pytest.mark.engines
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.sample(5)
+@pytest.mark.sample(1)
 def test_kill_9_anywhere_in_the_tenth_order_leaves_one_reaction_to_it(tool, send, fault):
     send(*(PlaceOrder(("rope",)) for _ in range(9)))
     killed = tool("place", "rope", env={"ORDERS_FAULT": fault})
@@ -128,6 +128,7 @@ def test_those_of_the_order_of_its_notice_and_of_the_reaction_do_kill(tool, send
 
 
 @pytest.mark.parametrize("obstacle", ["a directory", "foreign", "newer"])
+@pytest.mark.sample(2)
 def test_a_policy_that_fails_is_a_warning_and_the_order_is_placed(tool, send, data, obstacle):
     send(*(PlaceOrder(("rope",)) for _ in range(9)))
     path = snapshot(data, Bestseller)
@@ -151,6 +152,7 @@ def test_a_policy_that_fails_is_a_warning_and_the_order_is_placed(tool, send, da
 
 @pytest.mark.engines
 @pytest.mark.parametrize("errors", ["/dev/full", "&-"])
+@pytest.mark.sample(1)
 def test_a_policy_whose_news_cannot_be_printed_does_not_make_the_order_fail(
     send, data, tool, errors
 ):

@@ -94,7 +94,7 @@ by_turns = pytest.mark.parametrize("turn", [0, pytest.param(1, marks=pytest.mark
 
 @by_turns
 @at_every_point
-@pytest.mark.sample(3)
+@pytest.mark.sample(2)
 def test_a_notice_is_given_and_recorded_once_whatever_point_it_is_killed_at(
     point, turn, fresh_copy, fork
 ):
@@ -116,7 +116,7 @@ def test_a_notice_is_given_and_recorded_once_whatever_point_it_is_killed_at(
 
 @by_turns
 @at_every_point
-@pytest.mark.sample(3)
+@pytest.mark.sample(2)
 def test_what_a_policy_stores_is_stored_once_whatever_point_it_is_killed_at(
     point, turn, fresh_copy, fork
 ):

@@ -183,6 +183,7 @@ def test_what_is_harmed_is_said_to_be_and_repaired(store, tool, name, harm):
 
 @pytest.mark.parametrize("value", ["7", "null", '["x"]', '{"a":1}', '"[/]\\u001b[31m"'])
 @pytest.mark.parametrize("command", [["replay", "--dry-run"], ["doctor"], ["stats"]], ids=" ".join)
+@pytest.mark.sample(7)
 def test_whatever_was_written_into_it_by_hand_is_no_crash(store, tool, value, command):
     edit(kept(store), '"lamp"', value)
     result = tool(*command)

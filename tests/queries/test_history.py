@@ -94,6 +94,7 @@ def test_list_at_the_present_is_the_list(past, tool):
 
 @pytest.mark.engines
 @pytest.mark.parametrize("at", ["10 minutes ago", "yesterday", "90s", "2 h ago", "1999-12-31"])
+@pytest.mark.sample(2)
 def test_list_at_a_time_before_everything_is_empty_and_no_error(past, tool, at):
     result = tool("list", "--at", at)
     assert (result.returncode, result.stdout) == (0, "")

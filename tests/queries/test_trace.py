@@ -281,6 +281,7 @@ def test_a_dead_letter_is_called_one_and_shows_every_attempt(traced, data):
 
 
 @pytest.mark.parametrize("fault", ["before-delivery", "mid-delivery", "after-fsync"])
+@pytest.mark.sample(2)
 def test_what_a_dead_process_left_is_shown_until_the_next_command_delivers_it(tool, traced, fault):
     assert tool("place", "rope", env={"ORDERS_FAULT": fault}).returncode == -signal.SIGKILL
     order_id = json.loads(tool("log", "--json").stdout)[0]["messages"][1]["order_id"]

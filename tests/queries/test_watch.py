@@ -245,6 +245,7 @@ def test_ctrl_c_on_a_terminal_ends_it_quietly(terminal, send):
 
 @pytest.mark.engines
 @pytest.mark.parametrize("form", [[], ["--json"]], ids=["records", "json"])
+@pytest.mark.sample(1)
 def test_head_ends_it_quietly(send, data, form):
     send(*(PlaceOrder(("x" * 490,) * 20) for _ in range(5)))  # more than a pipe holds
     # Its own time limit, for one that hangs must not outlive the test.
@@ -450,6 +451,7 @@ def test_a_watch_leaves_nothing_behind(watch, send, data):
 
 @pytest.mark.engines
 @pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.sample(1)
 def test_a_watch_on_a_terminal_fits_it(screen, send, columns):
     send(PlaceOrder(("w" * 400, "漢字" * 60), "n" * 200), PlaceOrder(("[red]x[/red]",)))
     status, shown = screen("watch", "--from", "start", "--until-idle", "0.1", columns=columns)

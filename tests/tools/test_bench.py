@@ -63,6 +63,7 @@ def test_the_directory_is_removed_when_it_is_interrupted(tmp_path):
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.sample(1)
 def test_the_directory_is_removed_when_the_process_is_ended(data, ending):
     data.mkdir()
     bench = subprocess.Popen(
