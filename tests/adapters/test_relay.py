@@ -55,7 +55,7 @@ def test_a_relay_goes_on_where_the_stream_ends(data, send, nats_url, stream):
 
 def test_a_relay_that_was_killed_in_the_midst_of_a_record_goes_on_there(data, nats_url, stream):
     with bootstrap(data) as app:
-        ids = fill(app.store, 2, each=3)
+        ids = fill(app.store, 3, each=3)
         first, *_ = records = [*app.store.read()]
     found = [
         encode(event, record, place, source_of(first))
@@ -176,15 +176,15 @@ def test_a_connection_that_is_cut_at_any_byte_loses_and_doubles_nothing(
 def test_two_relays_of_one_store_double_nothing(data, start_nats, fork):
     server = start_nats()
     with bootstrap(data) as app:
-        ids = fill(app.store, 200)
+        ids = fill(app.store, 600)
         children = [fork(relay_on, data, server.url()) for _ in range(2)]
-        for number in (200, 300, 400):
+        for number in (600, 700, 800):
             while not is_all_there(server.url(), number):
                 time.sleep(0.01)
             ids += fill(app.store, 100, number)
         children[0].kill()  # the other one goes on
-        ids += fill(app.store, 100, 500)
-        while not is_all_there(server.url(), 600):
+        ids += fill(app.store, 100, 900)
+        while not is_all_there(server.url(), 1000):
             time.sleep(0.01)
     assert relayed(server.url(), "ORDERS") == ids
 
