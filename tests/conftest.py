@@ -39,9 +39,11 @@ NATS = os.environ.get("ORDERS_TEST_NATS")  # the same
 def pytest_configure():
     """Have processes that are started hear Ctrl-C, even where `&` or nohup keeps it from us.
 
-    And keep the compiled tests: to compile them takes each process of pytest-xdist 7 seconds.
+    And keep what is compiled, tests and tool: else each of these processes does that anew, which
+    takes a process of pytest-xdist 7 seconds.
     """
     sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGQUIT):
