@@ -101,7 +101,7 @@ def counted(many, data):
 def test_the_doctor_reads_the_log_twice_however_much_is_folded_of_it(counted):
     with bootstrap(store=counted) as app:
         assert [finding for finding in examine(app) if not finding.is_well] == []
-    size = counted.log.size()
+    size = counted.log.end()
     assert size < counted.disk.bytes_read < 2.5 * size
 
 
@@ -134,8 +134,8 @@ def cost_of_a_command(data):
 
 def lengthen(store, size):
     """Let the log grow by so many bytes, the state with it."""
-    goal = store.log.size() + size
-    while store.log.size() < goal:
+    goal = store.log.end() + size
+    while store.log.end() < goal:
         events = (OrderRejected(reason="x" * 5000).caused_by(None) for _ in range(20))
         store.commit(Commit(tuple(events)))
     store.checkpoint()
@@ -230,7 +230,7 @@ def test_many_deliveries_are_made_again_at_the_cost_of_one(how, data):
             outcomes = (replace(one, status="failed", error="why") for one in deliveries)
             store.commit(Commit(outcomes=tuple(outcomes)))
         lengthen(store, 1_000_000)
-        size = store.log.size()
+        size = store.log.end()
     disk = CountingDisk()
     with bootstrap(store=FilesStore(data, disk=disk), notifier=Sales()) as app:
         app.bus.subscribe(OrderRejected, lambda _event: None, name="shaky")
@@ -238,6 +238,6 @@ def test_many_deliveries_are_made_again_at_the_cost_of_one(how, data):
             assert app.deliveries.retry() == (300, 300)
         else:
             assert app.deliveries.recover() == 300
-        grown = app.store.log.size() - size
+        grown = app.store.log.end() - size
     print(f"{disk.bytes_read:,} bytes read of {size:,}, and {grown:,} appended")
     assert disk.bytes_read < 3 * size + grown

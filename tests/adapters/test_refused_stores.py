@@ -14,7 +14,7 @@ from orders import OrderRejected, PlaceOrder, bootstrap
 from orders.adapters.files.disk import Disk
 from orders.adapters.files.store import FilesStore
 from orders.application.store import Commit, Delivery, Snapshot
-from orders.errors import NotStored, StoreUnavailable
+from orders.errors import ForeignFile, NotStored, StoreUnavailable
 
 SECTOR = 512
 TORN = b'{"format":1,"seq":%d,"time":"2026-11-21T09:30:00Z","messages":[{"type":"Pla'
@@ -93,15 +93,24 @@ def test_a_log_rolled_back_behind_its_state_is_refused_and_left_alone(rolled_bac
         assert "New Order" not in done.stdout + done.stderr
 
 
-def test_what_was_used_before_the_log_was_rolled_back_does_not_add_to_it(data):
+@pytest.mark.parametrize(
+    "changed",
+    [lambda old, _: old, lambda _, new: b"", lambda old, new: old.ljust(len(new), b"\0")],
+    ids=["rolled back", "emptied", "zeros"],
+)
+def test_what_was_used_before_the_log_was_changed_does_not_add_to_it(data, changed):
     with bootstrap(data, notifier=Sales()) as app:
         app.bus.send(PlaceOrder(items=("first",)))
         old = app.store.log_path.read_bytes()
         app.bus.send(PlaceOrder(items=("second",)))
-        app.store.log_path.write_bytes(old)
-        with pytest.raises(Exception, match="was cut while in use"):
+        assert app.orders.count() == 2
+        found = changed(old, app.store.log_path.read_bytes())
+        app.store.log_path.write_bytes(found)
+        with pytest.raises(ForeignFile, match="was cut while in use"):
+            app.orders.list()
+        with pytest.raises(ForeignFile, match="was cut while in use"):
             app.bus.send(PlaceOrder(items=("third",)))
-        assert app.store.log_path.read_bytes() == old
+        assert app.store.log_path.read_bytes() == found
 
 
 # A hole in the log

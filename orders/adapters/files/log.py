@@ -111,10 +111,10 @@ class EventLog:
     ) -> Iterator[Found[L]]:
         if until is not None and self._end is not None and until <= self._end:
             end = until.offset  # which was looked at before
-        else:
-            if (end := self.end()) < after.offset - 1:  # the last line may lack its line feed
-                raise ForeignFile(self.path, "was cut while in use")
-            end = end if until is None else min(end, until.offset)
+        elif (end := self.end()) < after.offset - 1:  # the last line may lack its line feed
+            raise ForeignFile(self.path, "was cut while in use")
+        elif until is not None:
+            end = min(end, until.offset)
         if end > after.offset:
             with self._file.reading() as descriptor:
                 yield from self._reader.entries(descriptor, after, end, parse, wanted)
@@ -141,9 +141,10 @@ class EventLog:
     def position(self) -> Position:
         """Return where the last whole line ends."""
         with self.threads:
-            if self._end is not None and self._file.check() == self._end.offset:
-                return self._end  # whoever is appending has not begun to
-            if (end := self.end()) == 0:
+            known = self._end.offset if self._end else 0
+            if (end := self._file.check()) != known:  # else whoever appends has not begun to
+                end = self.end()
+            if not (end or known):
                 return BEGINNING
             with self._file.reading() as descriptor:
                 return self._find_end(descriptor, end)
@@ -171,10 +172,6 @@ class EventLog:
             if codec.as_written(key[0]) not in since:
                 return True
         return self.ledger().find(key) is not None
-
-    def size(self) -> int:
-        """Return the file's size in bytes at this moment, an append perhaps being under way."""
-        return self._file.size()
 
     def ends_at(self, position: Position, checksum: str) -> bool:
         """Return whether a line with this checksum ends at `position`; the beginning always."""
@@ -368,11 +365,11 @@ class EventLog:
             self._begin(descriptor, size)
             self._end, self._tail, self._time = self._learned, b"", None
             self._synced = self._settled = self._learned.offset
-        if size < self._end.offset - 1:  # the last line may lack its line feed
+        if not self._reader.is_there(descriptor, self._end, self._tail, size):
             raise ForeignFile(self.path, "was cut while in use")
         self._caught_up = self._end.offset, self._time
         if size > self._end.offset:
-            last = self._tail and self._reader.last(descriptor, self._end, self._tail, size)
+            last = self._tail and self._reader.last(descriptor, self._end, size)
             for found in [last] if last else self._summaries(descriptor, self._end, size):
                 self._learn(found)
             if self._end.offset < size:  # what a crash has left is to be looked at line by line

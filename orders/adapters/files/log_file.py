@@ -28,11 +28,6 @@ class LogFile:
         self._disk = disk
         self._identity: tuple[int, int] | None = None  # device and inode, once seen
 
-    def size(self) -> int:
-        """Return the size in bytes; 0 where there is no file."""
-        status = regular_status(self._name)
-        return status.st_size if status else 0
-
     def check(self) -> int:
         """Return the size in bytes, having seen that the file is the one that it was before.
 

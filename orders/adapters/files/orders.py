@@ -160,9 +160,7 @@ class Orders:
         with self._log.threads:
             if not self._is_loaded or self._is_torn:
                 self._load()
-            if self.position.offset == self._log.size():
-                return
-            end = until or self._log.position()
+            end = self._log.position() if until is None else until
             for entry in self._log.read(self.position, end, with_changes()):
                 self._fold(entry)
             self.position = end

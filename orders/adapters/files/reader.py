@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
-from ...errors import ForeignFile, LogDamaged, UnreadableMessage
+from ...errors import LogDamaged, UnreadableMessage
 from ...messaging.message import Message
 from . import line as codec
 from .disk import Disk, available
@@ -115,33 +115,29 @@ class LogReader:
         except ValueError:
             return None
 
-    def last(
-        self, descriptor: int, after: Position, tail: bytes, size: int
-    ) -> Found[codec.Summary] | None:
+    def is_there(self, descriptor: int, end: Position, tail: bytes, size: int) -> bool:
+        """Return whether a line that ended with `tail` still ends at a position, in `size` bytes.
+
+        It may lack its line feed.
+        """
+        is_long_enough = size >= end.offset - 1
+        begin = end.offset - 1 - len(tail)
+        return is_long_enough and (not tail or self._read(descriptor, len(tail), begin) == tail)
+
+    def last(self, descriptor: int, after: Position, size: int) -> Found[codec.Summary] | None:
         """Return the last line before byte `size`, the ones between it and `after` unread.
 
         None if that takes a closer look: at damage, or at what a crash has left.
-
-        Args:
-            descriptor: of the log, open.
-            after: a position between lines that was known before.
-            tail: how the line before that ended.
-            size: the log's, in bytes.
-
-        Raises:
-            ForeignFile: it does not end like that any more.
         """
-        begin = after.offset - len(tail) - 1
-        block = self._read(descriptor, size - begin, begin)
-        if not block.startswith(tail):
-            raise ForeignFile(self.path, "was cut while in use")
+        block = self._read(descriptor, size - after.offset, after.offset)
         start = block.rfind(b"\n", 0, -1) + 1
-        raw, end = block[start:-1], Position(size, after.seq + block.count(b"\n") - 1)
+        raw, end = block[start:-1], Position(size, after.seq + block.count(b"\n"))
         try:
             line = _numbered(codec.decode_summary(raw), end.seq) if block.endswith(b"\n") else None
         except ValueError:
             return None
-        return Found(line, Position(begin + start, end.seq - 1), end, raw) if line else None
+        begin = Position(after.offset + start, end.seq - 1)
+        return Found(line, begin, end, raw) if line else None
 
     def settled(self, descriptor: int, size: int) -> Position:
         """Return the position from which a newcomer must read, found from the log's end."""

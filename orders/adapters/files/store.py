@@ -206,8 +206,7 @@ class FilesStore:
         """Wait until there is something after a place, `timeout` seconds at most."""
         position, deadline = Position(*after), time.monotonic() + timeout
         while True:
-            # What a crash left at the end makes the log longer, too.
-            if self.log.size() > position.offset and self.log.position() > position:
+            if self.log.position() > position:
                 return True
             if (left := deadline - time.monotonic()) <= 0:
                 return False
