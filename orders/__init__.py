@@ -1,9 +1,11 @@
 """The order system you can kill at any line: event-driven Python on pypubsub and TinyDB."""
 
+from . import startup  # before all else, see there
+
+# isort: split
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import startup
 from .application.notifications import Notice, Notifier
 from .application.orders import Orders
 from .application.unit_of_work import UnitOfWork

@@ -12,6 +12,9 @@ from types import ModuleType
 
 from .errors import OrdersError, PluginFailed, describe
 
+loaded: set[str] = set()
+"""The names of all modules that were to be plugins of this process."""
+
 
 def load(names: Iterable[str]) -> list[ModuleType]:
     """Import these modules; the current directory is looked in, too.
@@ -21,7 +24,9 @@ def load(names: Iterable[str]) -> list[ModuleType]:
     """
     if "" not in sys.path:
         sys.path.append("")
-    return [_load(name) for name in dict.fromkeys(names)]
+    names = list(dict.fromkeys(names))
+    loaded.update(names)
+    return [_load(name) for name in names]
 
 
 def install(plugin: ModuleType, app: object) -> None:
@@ -32,14 +37,18 @@ def install(plugin: ModuleType, app: object) -> None:
     """
     try:
         plugin.install(app)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise PluginFailed(plugin.__name__, _reason(error)) from error
 
 
 def _load(name: str) -> ModuleType:
     try:
         plugin = import_module(name)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise PluginFailed(name, _reason(error)) from error
     if not callable(getattr(plugin, "install", None)):
         raise PluginFailed(name, "it has no function install(app)")

@@ -7,13 +7,10 @@ is closed, and for Python to take apart what was imported would take another 5. 
 import this package are left alone.
 """
 
-import atexit
 import gc
 import os
 import signal
 import sys
-from contextlib import suppress
-from typing import NoReturn
 
 OBSERVERS = {"bdb", "cProfile", "profile", "trace"}  # modules of who wants to see a program's end
 
@@ -32,9 +29,12 @@ def is_command() -> bool:
     return is_module() or sys.argv[0].rpartition("/")[2] in {"orders", "cli.py"}
 
 
+_IS_COMMAND = is_command()  # as it was begun; a program may give itself the arguments of one
+
+
 def begin() -> None:
     """Let Ctrl-C end a command at once, with status 130, and collect no garbage, until `end`."""
-    if is_command():
+    if _IS_COMMAND:
         gc.disable()
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, _end)
@@ -42,19 +42,26 @@ def begin() -> None:
 
 def end() -> None:
     """Let Ctrl-C raise KeyboardInterrupt, and garbage be collected, as in any other program."""
-    if is_command():
+    if _IS_COMMAND:
         gc.freeze()  # what was imported stays
         gc.enable()
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def leave(status: int) -> NoReturn:
-    """End the process: a command at once, if nobody else has anything left to do in it."""
-    from threading import active_count  # noqa: PLC0415 - before `begin`, Ctrl-C would be loud
+def leave(status: int, *, is_alone: bool) -> None:
+    """End the process: a command at once, if nobody else has anything left to do in it.
+
+    Args:
+        status: to exit with.
+        is_alone: whether only code of this package was run, which leaves nothing open.
+    """
+    import atexit  # noqa: PLC0415 - these three are for the end; until `begin`, Ctrl-C is loud
+    from contextlib import suppress  # noqa: PLC0415
+    from threading import active_count  # noqa: PLC0415
 
     is_awaited = active_count() > 1 or atexit._ncallbacks() > 0  # noqa: SLF001 - who else tells?
-    if is_command() and not is_awaited and OBSERVERS.isdisjoint(sys.modules):
+    if _IS_COMMAND and is_alone and not is_awaited and OBSERVERS.isdisjoint(sys.modules):
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()

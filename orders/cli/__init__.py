@@ -5,18 +5,18 @@ everything but the engines.
 """
 
 import signal
-from typing import NoReturn
 
 from .. import startup
 
 startup.begin()
 
+from .. import plugins
 from .root import app, run
 
 __all__ = ["app", "main"]
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Run the command line and exit with its status."""
     try:
         startup.end()
@@ -28,4 +28,4 @@ def main() -> NoReturn:
         if not isinstance(error.__cause__, KeyboardInterrupt):
             raise
         status = 130
-    startup.leave(status)
+    startup.leave(status, is_alone=not plugins.loaded)

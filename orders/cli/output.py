@@ -32,6 +32,7 @@ from .mistakes import UsageError, explain
 from .waiting import ReadingBar
 
 PLAIN_WIDTH = 80  # columns of a page that no terminal shows
+STATUSES = range(256)  # that a process can exit with
 
 
 class ExitStatus(IntEnum):
@@ -66,10 +67,11 @@ class Console:
         self.notices_to: Literal["stdout", "stderr", "nowhere"] = "stdout"
         self.reading = ReadingBar()
 
-    def run(self, command: Callable[[], int | None]) -> int:
+    def run(self, command: Callable[[], object]) -> int:
         """Run a command; say what stopped it, and return the status to exit with."""
         try:
-            status = command() or ExitStatus.DONE
+            result = command()  # what a command returns, or the status it has exited with
+            status = result if type(result) is int and result in STATUSES else ExitStatus.DONE
             sys.stdout.flush()
         except (UsageError, OrdersError) as error:
             status = self._explain(error)

@@ -250,6 +250,7 @@ BROKEN = {
     "raises": "raise ValueError('on purpose')",
     "raises_lines": "raise ValueError('on\\npurpose \\x1b[31m')",
     "exits": "raise SystemExit(3)",
+    "is_cancelled": "import asyncio\nraise asyncio.CancelledError",
     "no_python": "def install(:",
     "needs_another": "import no_such_module_at_all",
     "no_install": "commands = None",
@@ -263,6 +264,7 @@ BROKEN = {
 NOT_INSTALLED = {
     "install_raises": "raise ValueError('on purpose')",
     "install_exits": "raise SystemExit(3)",
+    "install_raises_anything": "raise GeneratorExit",
     "install_follows_nothing": "app.follow(int)",
     "install_registers_twice": (
         "from orders import PlaceOrder; app.bus.register(PlaceOrder, lambda command: None)"
