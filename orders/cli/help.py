@@ -242,6 +242,6 @@ def laid_out(rows: Sequence[tuple[str, str]], width: int) -> Iterator[str]:
             yield from _indented([left], width)
             yield from (f"  {line}" for line in _indented([right], width - 2))
         else:
-            begin, *more = wrapped(right, width - first).splitlines()
+            begin, *more = wrapped(right, width - first).splitlines() or [""]
             yield f"  {left:{first - 2}}{begin}"
             yield from (f"{'':{first}}{line}" for line in more)

@@ -74,6 +74,13 @@ def test_a_plugin_adds_its_command_to_the_line_and_to_its_help(
     assert show(shipped)["status"] == "refunded"
 
 
+def test_a_command_of_a_plugin_may_say_nothing_of_itself(tool):
+    lines = ["import typer", "commands = typer.Typer()", "commands.command('hum')(lambda: None)"]
+    Path("silent.py").write_text("\n".join([*lines, "def install(app): pass"]))
+    for how in (["--help"], ["help"]):
+        assert commands(done(tool("--plugin", "silent", *how)))[-1:] == ["hum"]
+
+
 @pytest.mark.engines
 def test_a_command_of_a_plugin_is_unknown_without_it(tool, shipped, show):
     refused(tool("refund", shipped), "refund", status=2)
