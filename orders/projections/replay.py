@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ..application.store import START, Cursor, Match, Snapshot, Store
+from ..errors import FollowerError
 from .follower import Follower
 from .policy import Policy
 from .projection import Projection
@@ -45,12 +46,13 @@ def replay(
         keep: whether the rebuilt ones take the place of the kept.
 
     Raises:
-        FollowerError, StoreError: a projection cannot be rebuilt, or not be kept.
+        FollowerError: one cannot be rebuilt; in the end, when all others are.
+        StoreError: one cannot be kept.
     """
     pairs = [(Follower(store, make), Follower(store, make, reacts=False)) for make in projections]
     damages = [kept.load() for kept, _ in pairs]
     end = store.head()
-    _rebuild(
+    failed = _rebuild(
         store,
         {
             rebuilt: end if kept.cursor == START else kept.cursor
@@ -59,6 +61,8 @@ def replay(
         },
     )
     for (kept, rebuilt), damage in zip(pairs, damages, strict=True):
+        if rebuilt in failed:
+            continue
         is_kept = kept.cursor != START
         tables = kept.projection.tables, rebuilt.projection.tables
         differences = list(_compare(*tables)) if is_kept else []
@@ -68,18 +72,29 @@ def replay(
         elif keep and verdict != "equal":
             rebuilt.save()
         yield Replayed(rebuilt.name, damage or verdict, differences)
+    for error in failed.values():
+        raise error
 
 
-def _rebuild(store: Store, empty: Mapping[Follower, Cursor]) -> None:
-    """Fold the log into followers, up to a place each; read it once for all of them."""
+def _rebuild(store: Store, empty: Mapping[Follower, Cursor]) -> dict[Follower, FollowerError]:
+    """Fold the log into followers, up to a place each; read it once for all of them.
+
+    Returns why some could not be, which has kept no other one from it.
+    """
+    failed: dict[Follower, FollowerError] = {}
     types = {kind for follower in empty for kind in follower.types}
     if types:
         for record in store.read(until=max(empty.values()), match=Match(types=types)):
             for follower, until in empty.items():
-                if record.cursor <= until:
-                    follower.fold(record)
+                if record.cursor <= until and follower not in failed:
+                    try:
+                        follower.fold(record)
+                    except FollowerError as error:
+                        failed[follower] = error
     for follower, until in empty.items():
-        follower.catch_up(until)  # to where there is nothing more for it
+        if follower not in failed:
+            follower.catch_up(until)  # to where there is nothing more for it
+    return failed
 
 
 def _compare(

@@ -7,6 +7,7 @@ from conftest import Sales
 from following import reactions, rows
 
 from orders import CancelOrder, PlaceOrder, ShipOrder, bootstrap
+from orders.errors import FollowerError
 from orders.projections.replay import replay
 from orders.projections.runners import SingleThreadedRunner
 from orders.projections.shipped import SHIPPED, Bestseller, ItemSales, OrdersADay
@@ -115,11 +116,28 @@ def miscounted(store):
     return store
 
 
+class Broken(ItemSales):
+    """A projection of a plugin that does not cope with what was stored."""
+
+    name = "broken"
+
+    def apply(self, event):
+        raise LookupError("on purpose")
+
+
 DIFFERENCES = [
     ["item-sales", 'sold "gold"', "kept 1, the log says nothing"],
     ["item-sales", 'sold "lamp"', "kept nothing, the log says 1"],
     ["item-sales", 'sold "rope"', "kept 1000, the log says 2"],
 ]
+
+
+def test_a_projection_that_fails_keeps_no_other_one_from_being_rebuilt(miscounted):
+    with bootstrap(miscounted) as app:
+        with pytest.raises(FollowerError, match="on purpose"):
+            list(replay(app.store, [Broken, *SHIPPED], keep=True))
+        found = {one.name: one.found for one in replay(app.store, SHIPPED, keep=False)}
+    assert found == dict.fromkeys(NAMES, "equal")
 
 
 def test_what_differs_from_the_log_is_named_with_both_values_and_repaired(miscounted, tool):
