@@ -20,7 +20,7 @@ from pathlib import Path
 from shutil import rmtree
 from tempfile import gettempdir
 
-PREFIX = "orders-demo-"  # of the names of directories
+PREFIX = "orders-demo-"  # of the names of directories, before an id
 LOCK = "lock"
 DEMO = 0  # the byte of it that is the demo's own
 ENDINGS = (signal.SIGKILL, signal.SIGQUIT)  # clients first, then the servers that tidy up
@@ -60,7 +60,8 @@ def belong(descriptor: int, ending: int) -> None:
 
 def clear_all() -> None:
     """End what demos have left that are gone."""
-    for directory in Path(gettempdir()).glob(f"{PREFIX}*"):
+    id_of = "-".join("[0-9a-f]" * digits for digits in (8, 4, 4, 4, 12))
+    for directory in Path(gettempdir()).glob(f"{PREFIX}{id_of}"):
         with suppress(OSError):  # it is at work, or no demo's, or somebody else clears it
             found = directory.lstat()
             if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
@@ -73,7 +74,7 @@ def clear(directory: Path, how: int = fcntl.LOCK_EX) -> None:
     Raises:
         OSError: there is no demo; or it is at work, and `how` is not to wait.
     """
-    descriptor = os.open(directory / LOCK, os.O_RDWR)
+    descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_NOFOLLOW)
     try:
         fcntl.lockf(descriptor, how, 1, DEMO)
         for ending in ENDINGS:

@@ -11,6 +11,7 @@ import psutil
 
 from orders.demos import remains
 from orders.demos.workspace import Workspace, play_in
+from orders.messaging.message import new_id
 
 SLEEP = which("sleep")
 
@@ -162,17 +163,23 @@ def test_who_only_looks_into_the_directory_of_a_demo_goes_on(fork, empty):
 
 
 def test_what_is_no_demo_but_is_called_like_one_is_left_alone(empty):
-    (empty / f"{remains.PREFIX}file").touch()
-    (empty / f"{remains.PREFIX}directory" / "photographs").mkdir(parents=True)
+    (empty / f"{remains.PREFIX}{new_id()}").touch()
+    (empty / f"{remains.PREFIX}{new_id()}" / "photographs").mkdir(parents=True)
+    for name in (f"{remains.PREFIX}mine", f"{remains.PREFIX}{new_id()}.copy"):
+        (empty / name).mkdir()
+        (empty / name / remains.LOCK).touch()
+    linked = empty / f"{remains.PREFIX}{new_id()}"
+    linked.mkdir()
+    (linked / remains.LOCK).symlink_to(empty / f"{remains.PREFIX}mine" / remains.LOCK)
     remains.clear_all()
-    assert len([*empty.iterdir()]) == 2
+    assert len([*empty.iterdir()]) == 5
 
 
 def test_a_link_to_something_else_that_is_locked_is_not_followed(fork, empty, tmp_path):
     with (tmp_path / remains.LOCK).open("w+") as file:
         stranger = fork(belong_and_sleep, file.fileno())
         wait_until(lambda: remains.holder(file.fileno(), signal.SIGKILL) == stranger.pid)
-        (empty / f"{remains.PREFIX}mine").symlink_to(tmp_path)
+        (empty / f"{remains.PREFIX}{new_id()}").symlink_to(tmp_path)
         remains.clear_all()
         assert is_alive(stranger.pid)
         assert len([*empty.iterdir()]) == 1
@@ -184,7 +191,7 @@ def belong_and_sleep(descriptor):
 
 
 def test_the_directory_of_somebody_else_is_left_alone(empty, monkeypatch):
-    directory = empty / f"{remains.PREFIX}theirs"
+    directory = empty / f"{remains.PREFIX}{new_id()}"
     directory.mkdir()
     (directory / remains.LOCK).touch()
     monkeypatch.setattr("os.getuid", lambda: directory.stat().st_uid + 1)
