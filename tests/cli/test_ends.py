@@ -122,3 +122,11 @@ def test_what_a_command_of_a_plugin_returns_is_a_status_if_it_can_be_one(
     (tmp_path / "returning.py").write_text(RETURNING.format(result))
     ran = tool("--plugin", "returning", "compute")
     assert (ran.returncode, ran.stderr) == (status, "")
+
+
+def test_where_the_directory_is_gone_another_is_proposed(tmp_path):
+    gone = 'mkdir gone; cd gone; rmdir ../gone; "$0" list'
+    ran = subprocess.run(["/bin/sh", "-c", gone, ORDERS], cwd=tmp_path, capture_output=True)
+    assert ran.returncode == 1
+    assert b"cannot use data: " in ran.stderr
+    assert b"\ntry: choose another directory with --data\n" in ran.stderr

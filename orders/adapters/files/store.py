@@ -37,7 +37,7 @@ from ...errors import NotStored, NotWritten, OrdersError, StoreBusy
 from ...messaging.message import Message
 from ..forks import abandon_in_children
 from .conflicts import check_deliveries, check_orders, claimable
-from .disk import Disk
+from .disk import Disk, available
 from .finding import find_messages
 from .leases import Leases, process_of
 from .ledger import Accounts
@@ -79,7 +79,8 @@ class FilesStore:
         watch: Watch | None = None,
     ) -> None:
         self.directory = Path(directory)
-        self.location = str(self.directory.absolute())
+        with available(self.directory):  # where the current directory was removed, it is nowhere
+            self.location = str(self.directory.absolute())
         self.commits = 0
         self.log_path = self.directory / "events.jsonl"
         self.state_path = self.directory / "orders.json"
