@@ -23,6 +23,7 @@ from ..application.store import (
     Commit,
     Cursor,
     Delivery,
+    DeliveryKey,
     Filter,
     Finding,
     Match,
@@ -57,10 +58,10 @@ class MemoryStore:
         self._orders: dict[str, OrderState] = {}
         self._keys: dict[str, str] = {}  # order ids by key
         self._messages: dict[str, Message] = {}
-        self._accounts: dict[tuple[str, str], Account] = {}  # all deliveries
-        self._pending: dict[tuple[str, str], Delivery] = {}
-        self._ours: set[tuple[str, str]] = set()  # pending ones that this store set out to make
-        self._deferred: set[tuple[str, str]] = set()  # pending ones that nobody set out to make
+        self._accounts: dict[DeliveryKey, Account] = {}  # all deliveries
+        self._pending: dict[DeliveryKey, Delivery] = {}
+        self._ours: set[DeliveryKey] = set()  # pending ones that this store set out to make
+        self._deferred: set[DeliveryKey] = set()  # pending ones that nobody set out to make
         self._snapshots: dict[str, bytes] = {}
 
     # Writing

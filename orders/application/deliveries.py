@@ -20,7 +20,7 @@ from ..errors import AlreadySettled, OrdersError, StoreError, describe
 from ..messaging.bus import MessageBus
 from ..messaging.message import Event
 from ..messaging.subscriptions import Subscriber
-from .store import Claim, Commit, Cursor, Delivery, Failure, Pending, Status, Store
+from .store import Claim, Commit, Cursor, Delivery, DeliveryKey, Failure, Pending, Status, Store
 from .unit_of_work import UnitOfWork
 
 TRIES = 3  # at once, before a delivery has failed
@@ -205,7 +205,7 @@ class Deliveries:
     def _beginning_with(self, ids: Sequence[str]) -> list[Delivery]:
         accounts = self._store.deliveries("failed", "dead", "pending")
         waiting = [account.delivery for account in accounts]
-        found: dict[tuple[str, str], Delivery] = {}
+        found: dict[DeliveryKey, Delivery] = {}
         for beginning in ids:
             fitting = {d.key: d for d in waiting if beginning and d.event.startswith(beginning)}
             if not fitting:
@@ -215,7 +215,7 @@ class Deliveries:
             found |= fitting
         return list(found.values())
 
-    def _claim(self, claims: Sequence[Claim]) -> set[tuple[str, str]]:
+    def _claim(self, claims: Sequence[Claim]) -> set[DeliveryKey]:
         """Claim deliveries; return the keys of those that are now ours."""
         try:
             return {attempt.key for _, attempt in self._store.claim(claims)}

@@ -24,6 +24,9 @@ START: Cursor = ()
 
 Status = Literal["pending", "done", "failed", "dead"]
 
+DeliveryKey = tuple[str, str]
+"""What tells a delivery from every other: event id and subscriber."""
+
 
 class Failure(msgspec.Struct, frozen=True):
     """An attempt that failed and was followed by another one at once."""
@@ -50,8 +53,8 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     failures: tuple[Failure, ...] = ()  # before that one, in the same run
 
     @property
-    def key(self) -> tuple[str, str]:
-        """What tells this delivery from every other: event id and subscriber."""
+    def key(self) -> DeliveryKey:
+        """What tells this delivery from every other."""
         return self.event, self.subscriber
 
 

@@ -22,7 +22,7 @@ from ..errors import AlreadySettled, OrdersError, StoreError, WiringError, Wrong
 from ..messaging.bus import MessageBus
 from ..messaging.message import Command, Event
 from .orders import UnitOrders
-from .store import Commit, Delivery, Store
+from .store import Commit, Delivery, DeliveryKey, Store
 from .unit import Unit
 
 SMALL_UNIT = 10  # events; what the subscribers of more have only recorded is stored together
@@ -59,7 +59,7 @@ class UnitOfWork:
         self._open: ContextVar[Unit | None] = ContextVar("open", default=None)
         self._group: ContextVar[list[Commit] | None] = ContextVar("group", default=None)
         self._stored: set[str] = set()  # ids of commands that are handled still
-        self.expected: set[tuple[str, str]] = set()
+        self.expected: set[DeliveryKey] = set()
         self.watchers: list[Callable[[], None]] = []
         self.orders = UnitOrders(self, store)
 

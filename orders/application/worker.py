@@ -21,12 +21,11 @@ from typing import Literal, Protocol
 from ..errors import OrdersError, StoreBusy, StoreUnreachable
 from ..messaging.message import now
 from .deliveries import BACK_OFF, MAX_BACK_OFF, Deliveries, Made, retried, taken_over
-from .store import Claim, Cursor, Delivery, Record, Store
+from .store import Claim, Cursor, Delivery, DeliveryKey, Record, Store
 
 LOOK = 0.25  # seconds between two looks for what a killed process has left, or somebody wants
 BATCH = 50  # deliveries that are looked up together
 
-Key = tuple[str, str]  # event id, subscriber
 Tallied = Literal["done", "failed", "dead", "retried", "taken over"]
 Tally = Counter[tuple[Tallied, str]]  # of what happened to deliveries to this subscriber
 
@@ -87,9 +86,9 @@ class Worker:
         self._on_turn = on_turn
         self._warn = warn
         self._cursor: Cursor = ()  # up to where the log was read
-        self._claimed: dict[Key, Delivery] = {}  # by this worker; their outcome is yet to be read
-        self._failed: dict[Key, tuple[Delivery, datetime]] = {}  # and when to make them again
-        self._unknown: set[Key] = set()  # pending ones that cannot be made here
+        self._claimed: dict[DeliveryKey, Delivery] = {}  # by us; their outcome is yet to be read
+        self._failed: dict[DeliveryKey, tuple[Delivery, datetime]] = {}  # and when to retry them
+        self._unknown: set[DeliveryKey] = set()  # pending ones that cannot be made here
         self._last = 0.0  # when there was something to do
         self._is_stopped = Flag()
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from ...application.store import Change, Claim, Commit, Match
+from ...application.store import Change, Claim, Commit, DeliveryKey, Match
 from ...errors import AlreadySettled, Conflict, KeyTaken
-from .ledger import Entered, Key, Ledger
+from .ledger import Entered, Ledger
 from .line import Position
 from .log import EventLog
 from .matching import containing
@@ -57,9 +57,9 @@ def check_deliveries(commit: Commit, log: EventLog) -> None:
 def claimable(
     claims: Iterable[Claim],
     ledger: Ledger,
-    accounts: Mapping[Key, Entered],
+    accounts: Mapping[DeliveryKey, Entered],
     is_abandoned: Callable[[str | None], bool],
-) -> dict[Key, Position]:
+) -> dict[DeliveryKey, Position]:
     """Return those deliveries that stand as they were found, and where their events stand.
 
     Args:
@@ -68,7 +68,7 @@ def claimable(
         accounts: what is settled; may be empty where nothing failed is claimed.
         is_abandoned: tells whether the owner of a lease is gone.
     """
-    found: dict[Key, Position] = {}
+    found: dict[DeliveryKey, Position] = {}
     for delivery, _ in claims:
         key = delivery.key
         if delivery.status != "pending":

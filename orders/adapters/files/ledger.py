@@ -5,11 +5,9 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
-from ...application.store import Delivery
+from ...application.store import Delivery, DeliveryKey
 from ...messaging.message import Message
 from .line import BEGINNING, Line, Outstanding, Position, Summary
-
-Key = tuple[str, str]  # event id, subscriber
 
 
 class Ledger:
@@ -37,7 +35,7 @@ class Ledger:
             if delivery.status == "pending":
                 self._pending[key] = Outstanding(delivery, owner, *at, event)
 
-    def find(self, key: Key) -> Outstanding | None:
+    def find(self, key: DeliveryKey) -> Outstanding | None:
         """Return this delivery if it is still pending."""
         return self._pending.get(key)
 
@@ -70,7 +68,7 @@ class Accounts:
     """
 
     def __init__(self) -> None:
-        self.by_key: dict[Key, Entered] = {}
+        self.by_key: dict[DeliveryKey, Entered] = {}
         self.position = BEGINNING
 
     def apply(self, line: Summary | Line[Message], start: Position) -> None:

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from ...application.store import Delivery
+from ...application.store import Delivery, DeliveryKey
 from ...domain.order import OrderState
 from ...errors import ForeignFile, NotStored, StoreError, WrongPayload
 from ...messaging.message import now
 from . import line as codec
 from .disk import Disk, available, copy_path, reason
-from .ledger import Key, Ledger
+from .ledger import Ledger
 from .line import BEGINNING, FORMAT, NOTHING, Encoded, Line, Outstanding, Position, Summary
 from .lock import FileLock
 from .log_file import LogFile
@@ -68,7 +68,7 @@ class EventLog:
         self._settled = 0  # from this byte on a newcomer reads
         self._ledger = Ledger()
         self._learned = BEGINNING  # up to where the ledger knows the log
-        self._own: dict[Key, int] = {}  # the byte behind our line that made a delivery pending
+        self._own: dict[DeliveryKey, int] = {}  # the byte behind our line that made it pending
 
     # Reading
 
@@ -160,7 +160,7 @@ class EventLog:
                         self._learn(found)
             return self._ledger
 
-    def is_pending(self, key: Key) -> bool:
+    def is_pending(self, key: DeliveryKey) -> bool:
         """Return, inside `writing()`, whether a delivery is pending.
 
         One that this process has set out to make is, unless others have mentioned it since.

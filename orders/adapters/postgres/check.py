@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, LiteralString, NamedTuple
 
 import msgspec
 
-from ...application.store import Delivery, Finding, Record
+from ...application.store import Delivery, DeliveryKey, Finding, Record
 from ...domain.order import OrderState
 from ...domain.text import count
 from ...errors import StoreError
@@ -111,7 +111,7 @@ def _derive(store: "PostgresStore", session: Session) -> _Derived:
 
 def _compare(store: "PostgresStore", session: Session) -> _Derived:
     orders: dict[str, Folded] = {}
-    deliveries: dict[tuple[str, str], Delivery] = {}
+    deliveries: dict[DeliveryKey, Delivery] = {}
     records = 0
 
     def observed() -> Iterator[Record]:
