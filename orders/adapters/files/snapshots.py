@@ -5,11 +5,10 @@ from pathlib import Path
 import msgspec
 
 from ...application.store import START, Snapshot
-from ...errors import StoreError
 from .disk import Disk
 from .line import Position
 from .log import EventLog
-from .state import FORMAT, Head, StateStorage
+from .state import FORMAT, Head, StateStorage, proven
 
 SMALL = 1 << 20  # bytes of snapshot, and of log to fold in, that no user notices
 WORTHWHILE = 1 << 16  # bytes of log to fold in again each time, before another snapshot is cheaper
@@ -103,12 +102,3 @@ class Snapshots:
 
     def _storage(self, path: Path) -> StateStorage:
         return StateStorage(path, self._disk)
-
-
-def proven(path: Path, disk: Disk) -> int:
-    """Return the byte of the log that a sound state file was made of, once that was synced."""
-    try:
-        head = StateStorage(path, disk).load().head
-    except StoreError:
-        return 0
-    return head.offset if head else 0

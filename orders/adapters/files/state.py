@@ -21,7 +21,7 @@ from zlib import crc32
 import msgspec
 from tinydb.storages import Storage
 
-from ...errors import ForeignFile
+from ...errors import ForeignFile, StoreError
 from .disk import Disk, available, regular_status
 from .line import Position
 
@@ -220,6 +220,15 @@ class StateStorage(Storage):
     def _open(self) -> BinaryIO:
         with available(self.path):
             return self.path.open("rb")
+
+
+def proven(path: Path, disk: Disk) -> int:
+    """Return the byte of the log that a sound state file was made of, once that was synced."""
+    try:
+        head = StateStorage(path, disk).load().head
+    except StoreError:
+        return 0
+    return head.offset if head else 0
 
 
 def _split(data: bytes) -> tuple[Head | None, memoryview]:

@@ -47,7 +47,8 @@ from .log import EventLog
 from .matching import containing, with_deliveries
 from .orders import Orders
 from .reader import Entry, Watch
-from .snapshots import Snapshots, proven
+from .snapshots import Snapshots
+from .state import proven
 
 POLL = 0.05  # seconds between two looks at the log's size
 
