@@ -21,8 +21,6 @@ from ..application.notifications import Notice
 from ..domain.text import safe
 from .lines import MARKS, SHORT_ID, Line
 
-STATUS_STYLES = {"placed": "yellow", "shipped": "green", "cancelled": "red"}
-DEEPEST = 12  # levels of a tree that are indented
 LINE_STYLES = {
     "command": "magenta",
     "event": "cyan",

@@ -84,20 +84,6 @@ class Disk:
         except OSError as error:
             raise StoreUnavailable(directory, reason(error)) from error
 
-    def write_file(self, path: Path, data: bytes) -> None:
-        """Write a file for somebody else: whole if it is one, as it comes if it is a pipe.
-
-        Raises:
-            NotWritten: the system refuses.
-        """
-        if not path.exists() or path.is_file():
-            self.replace_atomically(path, data)
-            return
-        try:
-            path.write_bytes(data)
-        except OSError as error:
-            raise NotWritten(path, reason(error)) from error
-
     def replace_atomically(self, path: Path, data: bytes) -> None:
         """Make `data` the content of `path` so that a reader sees the old or the new, whole.
 
