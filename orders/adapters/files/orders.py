@@ -84,7 +84,8 @@ class Orders:
         """Return the order with this id, or None."""
         with self._log.threads:
             self.refresh()
-            return self._state(order_id)
+            number = self._documents.by("id").get(order_id)
+            return None if number is None else self._documents[number]
 
     def newest(self, wanted: Filter, limit: int | None) -> Sequence[OrderState]:
         """Return the wanted orders, newest first, at most `limit`."""
@@ -323,10 +324,6 @@ class Orders:
         number = number or str(len(self._documents) + 1)
         self._documents.put(number, state)
         return number
-
-    def _state(self, order_id: str) -> OrderState | None:
-        number = self._documents.by("id").get(order_id)
-        return None if number is None else self._documents[number]
 
 
 def _query(wanted: Filter) -> Any:
