@@ -3,8 +3,9 @@
 Each has the same columns: number, topic, message, handler, place in the source.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
+from itertools import pairwise, takewhile
 from typing import Any, Literal, NamedTuple, Protocol
 
 from ..application.store import Delivery, Record, Status
@@ -125,6 +126,13 @@ def cause(delivery: Delivery) -> str:
     return text or kind
 
 
+def short_length(ids: Collection[str]) -> int:
+    """Return how many characters tell these ids from each other; eight at least."""
+    ordered = sorted(set(ids))
+    shared = [_shared(*pair) + 1 for pair in pairwise(ordered)]
+    return max(SHORT_ID, *shared, 0)
+
+
 def _messages(record: Record, app: Wired) -> Iterator[Line]:
     for message in record.messages:
         is_command = isinstance(message, Command)
@@ -169,3 +177,8 @@ def _source(handler: Handler | None) -> tuple[str, str]:
     if handler is None:
         return "", ""
     return place_of(handler) or "", link_of(handler) or ""
+
+
+def _shared(first: str, second: str) -> int:
+    both = zip(first, second, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], both))

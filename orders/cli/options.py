@@ -28,7 +28,6 @@ from .times import TIMES, age, parse_time
 _HARMFUL = r"[^\w ,.-]"
 
 FEW = 10  # notices that are printed when they come late; orders that an id may mean
-MIN_ID = 8  # characters of an id that are shown, if these tell it apart
 
 
 @contextmanager
@@ -82,12 +81,9 @@ def open_app(context: typer.Context, data: str, *, defer: bool) -> App:
 
 def _list_candidates(console: Console, app: App, error: AmbiguousOrder) -> None:
     """Say which orders an id may mean: as much of each id as tells them apart, age, items."""
-    ids = error.candidates
-    length = next(
-        n
-        for n in range(MIN_ID, max(map(len, ids)) + 1)
-        if len({id_[:n] for id_ in ids}) == len(ids)
-    )
+    from .lines import short_length  # noqa: PLC0415 - a start pays for what it uses
+
+    ids, length = error.candidates, short_length(error.candidates)
     for order in map(app.orders.get, ids[:FEW]):
         state = order.state
         items = shorten(", ".join(state.items), min(40, console.width - length - 11))

@@ -4,9 +4,8 @@ What does not fit ends in an ellipsis, except ids, which are never broken.
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from itertools import pairwise, takewhile
 
 from rich import box
 from rich.bar import Bar
@@ -20,7 +19,7 @@ from ..application.store import Account, Finding
 from ..domain.order import OrderState
 from ..domain.text import shorten
 from ..messaging.message import now
-from .lines import MARKS, NAMES, SHORT_ID, cause
+from .lines import MARKS, NAMES, cause, short_length
 from .rendering import LINE_STYLES, TINY, Fitted, local, text_of
 from .times import age
 
@@ -182,18 +181,6 @@ def bar_chart(title: str, bars: Sequence[tuple[str, int]]) -> RenderableType:
         return grid
 
     return Group(Text(title, "bold"), Fitted(draw), "")
-
-
-def short_length(ids: Collection[str]) -> int:
-    """Return how many characters tell these ids from each other; eight at least."""
-    ordered = sorted(set(ids))
-    shared = [_shared(*pair) + 1 for pair in pairwise(ordered)]
-    return max(SHORT_ID, *shared, 0)
-
-
-def _shared(first: str, second: str) -> int:
-    both = zip(first, second, strict=False)
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], both))
 
 
 class _Items:

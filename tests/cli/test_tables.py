@@ -8,7 +8,7 @@ from conftest import Sales
 from screens import plain, width
 
 from orders import OrderCreated, PlaceOrder, ShipOrder, bootstrap
-from orders.cli.tables import short_length
+from orders.cli.lines import short_length
 from orders.cli.times import age
 from orders.messaging.message import now
 
