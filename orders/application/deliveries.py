@@ -123,8 +123,9 @@ class Deliveries:
                 and isinstance(event := events.get(found.event), Event)
             }
             wanted = [claim for claim in batch if claim[0].key in known]
-            claimed = self._claim(wanted) if wanted else set()
             try:
+                ours = self._store.claim(wanted) if wanted else []
+                claimed = {attempt.key for _, attempt in ours}
                 for found, attempt in batch:
                     if found.key in claimed:
                         yield self._make(found, attempt, *known[found.key])
@@ -214,14 +215,6 @@ class Deliveries:
                 )
             found |= fitting
         return list(found.values())
-
-    def _claim(self, claims: Sequence[Claim]) -> set[DeliveryKey]:
-        """Claim deliveries; return the keys of those that are now ours."""
-        try:
-            return {attempt.key for _, attempt in self._store.claim(claims)}
-        except BaseException:
-            self._store.release()  # or those that were claimed would wait for us
-            raise
 
     def _make(
         self, found: Delivery, attempt: Delivery, subscriber: Subscriber, event: Event

@@ -11,6 +11,7 @@ from conftest import Sales
 import orders
 from orders import Order, OrderCreated, PlaceOrder, bootstrap
 from orders.adapters import files
+from orders.adapters.files import disk, log, log_file, store
 from orders.adapters.files.disk import Disk
 from orders.adapters.files.lock import FileLock
 from orders.adapters.files.store import FilesStore
@@ -19,6 +20,7 @@ from orders.errors import Conflict
 
 ENGINE = str(Path(files.__file__).parent)
 UNIT = (unit.__file__, unit_of_work.__file__)
+WRITING = tuple(module.__file__ for module in (store, log, log_file, disk))
 
 
 class Alarm(Exception):
@@ -161,3 +163,23 @@ def test_a_signal_around_any_call_of_a_commit_leaves_one_order(call, error, tmp_
             check(data, first, order.id, last)
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.long)])
+def test_what_a_retry_that_was_interrupted_anywhere_has_claimed_is_left_to_others(step, tmp_path):
+    def broken(_event):
+        raise LookupError("no such shelf")
+
+    for moment in count(1, step):
+        with bootstrap(tmp_path / str(moment)) as app, bootstrap(tmp_path / str(moment)) as other:
+            app.bus.unsubscribe("order_created")
+            app.bus.subscribe(OrderCreated, broken, name="broken")
+            for item in ("TV", "lamp"):
+                app.bus.send(PlaceOrder(items=(item,)))
+            was_interrupted = interrupted_at(
+                moment, KeyboardInterrupt, WRITING, app.deliveries.retry
+            )
+            assert all(found.is_abandoned for found in other.store.pending())
+        if not was_interrupted:
+            break
+    assert moment > 40
