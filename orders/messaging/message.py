@@ -42,6 +42,10 @@ _by_name: dict[str, type["Message"]] = {}
 _by_topic: dict[str, type["Message"]] = {}
 
 
+class NewerRevision(ValueError):
+    """A message was stored by a newer version of this program, or of a plugin."""
+
+
 def new_id() -> str:
     """Return a random id: a UUID, version 4, in a quarter of the time that `uuid.uuid4` takes."""
     digits = os.urandom(16).hex()
@@ -197,6 +201,7 @@ def decode_message(data: bytes) -> Message:
     """Decode one message from JSON.
 
     Raises:
+        NewerRevision: its class is newer where it was stored.
         ValueError: the JSON is no message, or not one that its class can read.
     """
     fields = msgspec.json.decode(data, type=dict[str, Any])
@@ -207,7 +212,7 @@ def decode_message(data: bytes) -> Message:
         if tag == current:
             return msgspec.json.decode(data, type=kind)
         if revision > _parse_tag(current)[1]:  # to pass over it would be to forget what happened
-            raise ValueError(f"{tag} is of a newer version of orders")
+            raise NewerRevision(f"{tag} is of a newer version of orders")
         return _upcast(kind, fields, revision)
     own = {key: fields.pop(key) for key in Message.__struct_fields__ if key in fields}
     return msgspec.convert(

@@ -142,6 +142,13 @@ def test_an_older_event_that_no_way_leads_from_is_an_error_that_names_the_line(o
         messages(app)
 
 
+@pytest.mark.engines
+def test_what_is_advised_does_not_depend_on_the_words_of_an_error(older, app):
+    older("KettleBoiled", "KettleBoiled(temperature='of a newer version')")
+    with pytest.raises(UnreadableMessage, match=r"'of a newer version'; give its class .*upcast"):
+        messages(app)
+
+
 def test_a_class_that_does_not_say_how_to_read_its_older_events_says_so(older, app):
     older("KettleBoiled@2", "PotBoiled()")
     with pytest.raises(

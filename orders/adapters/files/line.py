@@ -33,6 +33,7 @@ from ...domain.order import OrderState
 from ...errors import WrongPayload
 from ...messaging.message import (
     Message,
+    NewerRevision,
     UnknownMessage,
     as_stored,
     decode_message,
@@ -301,7 +302,8 @@ def _decode_message(data: bytes) -> Message:
     try:
         return decode_message(data)
     except ValueError as error:
-        is_newer = "newer version" in str(error)
-        advice = "update it" if is_newer else "give its class a revision and an upcast() from this"
+        advice = "give its class a revision and an upcast() from this"
+        if isinstance(error, NewerRevision):
+            advice = "update it"
         name = msgspec.json.decode(data).get("type")
         raise UnreadableLineError(f"a stored {name} cannot be read: {error}; {advice}") from error

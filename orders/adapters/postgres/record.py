@@ -10,6 +10,7 @@ from ...domain.order import OrderState
 from ...errors import UnreadableMessage, WrongPayload
 from ...messaging.message import (
     Message,
+    NewerRevision,
     UnknownMessage,
     as_stored,
     decode_message,
@@ -116,7 +117,8 @@ def _message(data: bytes, location: str, number: int) -> Message:
     try:
         return decode_message(data)
     except ValueError as error:
-        advice = "" if "newer version" in str(error) else "; give its class an upcast() from this"
+        is_newer = isinstance(error, NewerRevision)
+        advice = "" if is_newer else "; give its class an upcast() from this"
         name = msgspec.json.decode(data).get("type")
         why = f"a stored {name} cannot be read: {error}{advice}"
         raise UnreadableMessage(location, number, why) from error
