@@ -147,8 +147,7 @@ class ForbiddenMove(OrdersError):
     def __init__(self, order_id: str, status: str, wanted: str, allowed: str) -> None:
         self.order_id, self.status = order_id, status
         super().__init__(
-            f"order {order_id} cannot be {wanted}: it is {status}; only an order that is"
-            f" {allowed} can be",
+            f"order {order_id} cannot be {wanted}: it is {status}, not {allowed}",
             f"orders show {order_id}",
         )
 

@@ -218,7 +218,7 @@ def test_a_forbidden_move_names_the_state_and_the_command_that_shows_it(tool, da
     assert tool("ship", "3f").returncode == 0
     wrong(
         tool("cancel", "3f"),
-        f"order {ORDER} cannot be cancelled: it is shipped; only an order that is placed can be",
+        f"order {ORDER} cannot be cancelled: it is shipped, not placed",
         f"orders show {ORDER}",
         status=1,
     )

@@ -212,9 +212,7 @@ def test_a_forbidden_move_names_the_status_and_changes_nothing(first, status, mo
     before = order.state
     with pytest.raises(ForbiddenMove) as refusal:
         getattr(order, move)()
-    assert str(refusal.value) == (
-        f"order {order.id} cannot be {wanted}: it is {status}; only an order that is placed can be"
-    )
+    assert str(refusal.value) == f"order {order.id} cannot be {wanted}: it is {status}, not placed"
     assert (refusal.value.order_id, refusal.value.status) == (order.id, status)
     assert order.state is before
     assert len(order.pending) == 2
@@ -292,7 +290,7 @@ def test_the_undo_says_whether_it_has_taken_back_anything():
 
 def test_an_event_that_cannot_follow_is_an_error():
     order = an_order()
-    with pytest.raises(ForbiddenMove, match=r"cannot be placed: it is placed; only .* new can be"):
+    with pytest.raises(ForbiddenMove, match="cannot be placed: it is placed, not new"):
         evolve(order.state, order.pending[0])
     with pytest.raises(ForbiddenMove, match="cannot be shipped: it is unknown"):
         evolve(None, OrderShipped(order_id=order.id))
