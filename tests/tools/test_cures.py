@@ -77,6 +77,15 @@ def test_a_well_store_is_one_line_a_subject_in_colour(screen, store):
     assert "\x1b[32m✓" in shown
 
 
+def test_what_there_is_one_of_is_said_of_one(tool, data):
+    tool("place", "rope", "--defer")
+    assert "ok\tlog\t1 line, numbered" in tool("doctor").stdout
+    with (data / "events.jsonl").open("ab") as log:
+        log.write(b"{")
+    assert "1 whole line, then 1 byte that a crash left" in tool("doctor").stdout
+    assert "cut 1 byte that a crash left" in tool("doctor", "--repair").stderr
+
+
 @pytest.mark.parametrize("columns", [40, 80, 120])
 def test_what_is_wrong_is_said_to_its_end_however_narrow(screen, store, columns):
     failed_delivery(store)
@@ -85,7 +94,7 @@ def test_what_is_wrong_is_said_to_its_end_however_narrow(screen, store, columns)
     assert status == 1
     assert all(width(line) <= columns for line in shown_lines(shown))
     said = re.sub(r"\s+", " ", plain(shown))
-    assert "5 lines are whole; a crash left 43 bytes after them → orders doctor --repair" in said
+    assert "5 whole lines, then 43 bytes that a crash left → orders doctor --repair" in said
     assert "error: the store is not well try: orders doctor --repair" in said
 
 

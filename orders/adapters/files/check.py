@@ -81,7 +81,7 @@ def repair(store: "FilesStore") -> Iterator[str]:
         yield f"removed {path}"
     if dead := len(store.leases.dead()):
         store.leases.sweep()
-        yield f"removed {dead} lock file{'s' if dead > 1 else ''} of processes that died"
+        yield f"removed {count(dead, 'lock file')} of processes that died"
 
 
 def _cut_torn(store: "FilesStore") -> Iterator[str]:
@@ -92,7 +92,7 @@ def _cut_torn(store: "FilesStore") -> Iterator[str]:
             with store.log.writing():  # which cuts it off
                 kept = store.log.kept
             if kept is not None:
-                yield f"cut {len(torn)} bytes that a crash left, kept as {kept.name}"
+                yield f"cut {count(len(torn), 'byte')} that a crash left, kept as {kept.name}"
 
 
 def _guarded(
@@ -118,10 +118,11 @@ def _log(folded: "Orders", store: "FilesStore") -> Iterator[Finding]:
         accounts.apply(entry.line, entry.start)
     accounts.position, store.accounts = end, accounts
     if torn := store.log.torn(end):
-        text = f"{end.seq:,} lines are whole; a crash left {len(torn)} bytes after them"
+        whole, left = count(end.seq, "whole line"), count(len(torn), "byte")
+        text = f"{whole}, then {left} that a crash left"
         yield Finding("bad", "log", text, REPAIR)
     else:
-        text = f"{end.seq:,} lines, numbered without a gap, every checksum fits"
+        text = f"{count(end.seq, 'line')}, numbered without a gap, every checksum fits"
         yield Finding("ok", "log", text)
 
 
