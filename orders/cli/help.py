@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 from .. import __version__
-from ..application.store import Pending, Status
+from ..application.store import Pending
 from ..bootstrap import App
 from ..domain.text import count
 from ..errors import OrdersError
@@ -205,8 +205,8 @@ def _store_lines(context: typer.Context) -> Iterator[str]:
         with open_store(context, recover=False) as (_, app):
             where, orders = app.store.location, app.orders.count()
             pending = Counter(_waits_for_workers(app, one) for one in app.store.pending())
-            unmade: list[Status] = ["failed", "dead"]
-            failed = sum(1 for _ in app.store.deliveries(*unmade)) if orders <= MANY else 0
+            unmade = app.store.deliveries("failed", "dead") if orders <= MANY else ()
+            failed = Counter(account.delivery.status for account in unmade)
     except OrdersError as error:
         yield where
         yield f"cannot be used: {error}"
@@ -219,8 +219,10 @@ def _store_lines(context: typer.Context) -> Iterator[str]:
         yield f"{pending[False]:,} pending: orders list delivers what a killed process left"
     if pending[True]:
         yield f"{pending[True]:,} left to workers: orders worker delivers"
-    if failed:
-        yield f"{failed:,} failed: orders retry --all delivers again"
+    if failed["failed"]:
+        yield f"{failed['failed']:,} failed: orders retry --all delivers again"
+    if failed["dead"]:
+        yield f"{count(failed['dead'], 'dead letter')}: orders doctor says how to try again"
     if orders > MANY:
         yield "orders deliveries --failed shows what has failed"
 

@@ -40,9 +40,10 @@ def deliveries(
         elif not accounts:
             say_none_yet(console, app, "deliveries")
         elif console.draws and not json:
-            has_failed = any(account.delivery.status == "failed" for account in accounts)
-            said = f"{count(len(accounts), 'delivery')}."
-            console.say(said, hint="orders retry --all" if has_failed else None)
+            found = {account.delivery.status for account in accounts}
+            hints = {"failed": "orders retry --all", "dead": "orders doctor"}
+            hint = next((hints[status] for status in hints if status in found), None)
+            console.say(f"{count(len(accounts), 'delivery')}.", hint=hint)
 
 
 @commands.command(epilog="Example: orders retry --all")
@@ -59,7 +60,13 @@ def retry(
         raise WrongUse("orders retry needs ids of events, or --all", "orders retry --all")
     with open_store(context) as (console, app):
         done, tried = app.deliveries.retry(ids)
-        console.say(f"{done} of {tried} delivered." if tried else "Nothing has failed.")
+        if tried:
+            console.say(f"{done} of {tried} delivered.")
+        elif next(app.store.deliveries("dead"), None):
+            said = "Only dead letters are left; each is tried by its id."
+            console.say(said, hint="orders doctor")
+        else:
+            console.say("Nothing has failed.")
         if done < tried:
             raise OrdersError(
                 "the rest failed again, or has no subscriber here", "orders deliveries --failed"
@@ -89,8 +96,9 @@ def check_store(
         else:
             console.records(map(rows.finding_row, findings))
         if bad := [finding for finding in findings if not finding.is_well]:
-            is_repairable = any(finding.cure == doctor.REPAIR for finding in bad)
-            raise OrdersError("the store is not well", doctor.REPAIR if is_repairable else None)
+            cures = [finding.cure for finding in bad if finding.cure]
+            hint = doctor.REPAIR if doctor.REPAIR in cures else next(iter(cures), None)
+            raise OrdersError("the store is not well", hint)
 
 
 @commands.command(epilog="Example: orders checkpoint")

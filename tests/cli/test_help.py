@@ -12,6 +12,7 @@ from screens import plain, width
 from orders import OrderCreated, PlaceOrder, Settings, __version__, bootstrap
 from orders.adapters.files.faults import POINTS
 from orders.adapters.files.store import FilesStore
+from orders.application.deliveries import RETRIES
 from orders.cli import app
 from orders.cli.help import ENVIRONMENT, FAULTS, GUIDE, MANY
 from orders.demos import SCENARIOS
@@ -102,6 +103,9 @@ def test_the_start_page_says_what_is_pending_and_what_has_failed(tool, store_her
             "  1 pending: orders list delivers what a killed process left",
             "  1 failed: orders retry --all delivers again",
         ]
+    for _ in range(RETRIES):
+        tool("retry", "--all", data="", stdout="/dev/full")
+    assert store_here().splitlines()[-1] == "  1 dead letter: orders doctor says how to try again"
 
 
 def test_the_start_page_of_a_large_store_reads_what_a_list_reads(store_here, send, monkeypatch):

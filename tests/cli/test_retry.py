@@ -123,9 +123,15 @@ def test_a_delivery_retried_five_times_in_vain_is_a_dead_letter_delivered_by_its
         assert "0 of 1 delivered" in retried.stderr
         status = DEAD if number == RETRIES else FAILED
         assert rows(tool("deliveries", "--failed"))[0][2:4] == [status, str(3 + number)]
-    assert "dead letter" in tool("doctor").stdout
+    doctor = tool("doctor")
+    assert "dead letter" in doctor.stdout
+    assert doctor.stderr.splitlines()[1] == f"try: orders retry {failed[:8]}"
     skipped = tool("retry", "--all")
     assert (skipped.returncode, skipped.stdout) == (0, "")
+    assert skipped.stderr.splitlines() == [
+        "Only dead letters are left; each is tried by its id.",
+        "try: orders doctor",
+    ]
     assert rows(tool("deliveries", "--failed"))[0][2] == DEAD
     assert tool("retry", failed, stdout=FULL).returncode == 1
     assert rows(tool("deliveries", "--failed"))[0][2] == DEAD

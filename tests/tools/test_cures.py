@@ -9,6 +9,7 @@ from damaged_stores import (
     REPAIRED,
     append,
     damaged_log,
+    dead_letter,
     failed_delivery,
     torn,
 )
@@ -98,9 +99,16 @@ def test_what_is_wrong_is_said_to_its_end_however_narrow(screen, store, columns)
     assert "error: the store is not well try: orders doctor --repair" in said
 
 
+def test_whoever_sees_dead_letters_on_a_terminal_is_sent_to_the_doctor(screen, store):
+    dead_letter(store)
+    for command in (["deliveries"], ["deliveries", "--failed"], ["retry", "--all"]):
+        assert shown_lines(screen(*command)[1])[-1] == "try: orders doctor"
+    assert shown_lines(screen("doctor")[1])[-1].startswith("try: orders retry ")
+
+
 def test_repair_is_advised_only_where_it_helps(tool, store):
     failed_delivery(store)
-    assert tool("doctor").stderr == "error: the store is not well\n"
+    assert tool("doctor").stderr == "error: the store is not well\ntry: orders retry --all\n"
     torn(store)
     assert "--repair" in tool("doctor").stderr
 
