@@ -149,7 +149,7 @@ def show_help(
     if command is None:
         print(root.get_help())
     elif (found := group.get_command(root, command)) is None:
-        raise UnknownName("command", command, group.list_commands(root))
+        raise UnknownName("command", command, group.list_commands(root), "orders help")
     else:
         with typer.Context(found, info_name=command, parent=root) as own:
             print(own.get_help())

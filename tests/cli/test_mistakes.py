@@ -28,6 +28,7 @@ def wrong(result, what, hint, status=2):
         (["lst", "--limit", "3"], "no command 'lst'", "orders list --limit 3"),
         (["LIST"], "no command 'LIST'", "orders list"),
         (["xyzzy"], "no command 'xyzzy'", "orders --help"),
+        (["help", "nothing"], "no command 'nothing'", "orders help"),
         (["help", "plcae"], "no command 'plcae'", "orders help place"),
         (["list", "--staus", "x"], "orders list has no option --staus", "orders list --status x"),
         (["list", "--staus=x"], "orders list has no option --staus", "orders list --status=x"),
