@@ -224,7 +224,7 @@ def _store_lines(context: typer.Context) -> Iterator[str]:
     if failed["dead"]:
         yield f"{count(failed['dead'], 'dead letter')}: orders doctor says how to try again"
     if orders > MANY:
-        yield "orders deliveries --failed shows what has failed"
+        yield "orders deliveries --failed shows what has failed, if anything has"
 
 
 def _waits_for_workers(app: App, pending: Pending) -> bool:

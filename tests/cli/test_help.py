@@ -113,7 +113,7 @@ def test_the_start_page_of_a_large_store_reads_what_a_list_reads(store_here, sen
     monkeypatch.setattr(FilesStore, "deliveries", None)
     monkeypatch.setattr(FilesStore, "read", None)
     assert "101 orders" in store_here()
-    assert "orders deliveries --failed" in store_here()
+    assert "orders deliveries --failed shows what has failed, if anything has" in store_here()
 
 
 def test_a_store_that_cannot_be_read_is_said_on_the_start_page(tool, data):
