@@ -108,8 +108,8 @@ def checkpoint(context: typer.Context) -> None:
         has_changed = app.store.checkpoint()
         console.say("Brought up to date." if has_changed else "It was up to date.")
         if failed := react(console, app, at_any_cost=True):
-            policies = "policy" if failed == 1 else "policies"
-            raise OrdersError(f"{failed} {policies} could not catch up; the others did")
+            said = f"{count(failed, 'policy')} could not catch up; the others did"
+            raise OrdersError(said, "orders doctor")
 
 
 @commands.command("replay", epilog="Example: orders replay --dry-run")

@@ -81,6 +81,17 @@ def test_what_a_policy_has_yet_to_react_to_is_said_and_made_up_for(tool, send):
     assert len(reactions(tool)) == 1
 
 
+def test_a_checkpoint_that_a_policy_cannot_follow_sends_to_the_doctor_who_says_why(tool, data):
+    tool("place", "rope")
+    (data / "projections").mkdir()
+    (data / "projections" / "bestseller.json").write_text('{"foo": 1}')
+    assert tool("checkpoint").stderr.splitlines()[-2:] == [
+        "error: 1 policy could not catch up; the others did",
+        "try: orders doctor",
+    ]
+    assert "NOT WELL\tpolicies" in tool("doctor").stdout
+
+
 # the short form kills at each point once, and where the notice and the reaction are stored
 FAULTS = [
     *POINTS,
