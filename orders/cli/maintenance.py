@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..application.store import Status
+from ..application.store import START, Status
 from ..domain.text import count
 from ..errors import OrdersError
 from ..settings import without_password
@@ -105,8 +105,12 @@ def check_store(
 def checkpoint(context: typer.Context) -> None:
     """Bring orders.json and the policies up to date with the log, at once."""
     with open_store(context) as (console, app):
-        has_changed = app.store.checkpoint()
-        console.say("Brought up to date." if has_changed else "It was up to date.")
+        if app.store.checkpoint():
+            console.say("Brought up to date.")
+        elif app.store.head() == START:
+            say_none_yet(console, app, "orders")
+        else:
+            console.say("It was up to date.")
         if failed := react(console, app, at_any_cost=True):
             said = f"{count(failed, 'policy')} could not catch up; the others did"
             raise OrdersError(said, "orders doctor")

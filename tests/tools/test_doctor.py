@@ -174,6 +174,14 @@ def test_an_older_state_is_well_for_the_log_has_the_rest(store, tool):
     assert tool("checkpoint").stderr == "It was up to date.\n"
 
 
+@pytest.mark.engines
+def test_a_checkpoint_of_nothing_makes_nothing_and_says_that_there_are_no_orders(tool, tmp_path):
+    said, *hint = tool("checkpoint").stderr.splitlines()
+    assert said.startswith("No orders in ")
+    assert hint == ['try: orders place "100 inch TV"']
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("damage", [damaged_log, lost_line], ids=named)
 def test_damage_in_the_middle_of_the_log_is_never_repaired(store, tool, damage):
     damage(store)

@@ -197,12 +197,16 @@ class Orders:
     def checkpoint(self, damage: str | None = None) -> bool:
         """Write the state file if the log has gone on since; return whether that was so.
 
+        Where neither is, nothing is made.
+
         Args:
             damage: why the file is not to be used but made anew, if so.
 
         Raises:
             NotStored, NotWritten: the disk refuses; the file is as it was, no order is lost.
         """
+        if not (self._log.end() or self._storage.size()):
+            return False
         self.verify()
         self.refresh()  # which may take long, before the lock is held
         with self._log.threads, self._log.writing() as end:

@@ -105,6 +105,10 @@ def test_a_sound_store_has_nothing_to_repair(store):
     assert contents(store) == before
 
 
+def test_there_is_nothing_to_bring_up_to_date_where_nothing_is_stored(store):
+    assert not store.checkpoint()
+
+
 def test_a_checkpoint_changes_nothing_that_is_seen(store, another):
     place(store)
     before = contents(store)
