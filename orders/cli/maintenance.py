@@ -133,7 +133,8 @@ def replay_log(
         console.table(("Projection", "Kept", "Log"), found)
         wrong = sum(not one.is_right for one in replayed)
         said = f"{wrong or 'None'} of {len(replayed)} projections differed from the log"
-        console.say(f"{said}; {'nothing was changed' if dry_run else 'they were rebuilt'}.")
+        done = "; nothing was changed" if dry_run else "; they were rebuilt" if wrong else ""
+        console.say(f"{said}{done}.")
 
 
 @commands.command("copy", epilog="Example: orders copy data elsewhere")
