@@ -152,7 +152,7 @@ def _message_node(app: Traced, number: int, message: Message, order_id: str) -> 
         handler, note = next(iter(app.bus.handlers(type(message))), None), ""
     else:
         own = detail(message, ("time", "order_id", "items", "customer", "key"))
-        kind, handler, note = "event", None, f"{own}  line {number}".strip()
+        kind, handler, note = "event", None, f"{own}  record {number}".strip()
     if handler is not None:
         text = f"handled by {source_of(handler)} {text}"
     return Node(

@@ -51,7 +51,7 @@ def test_a_trace_goes_from_the_command_to_the_notice(traced, send):
     assert width(title) == 80
     assert lines == [
         f"+T       ◆ PlaceOrder          → place_order     {PLACE}",
-        "+T       └ ● OrderCreated      line 1",
+        "+T       └ ● OrderCreated      record 1",
         f"+T         └ ✓ order_created   {CREATED}  0.0 ms",
         f"+T           └ ◆ NotifySales   → notify_sales    {NOTIFY}",
     ]
@@ -115,7 +115,7 @@ def test_each_conversation_begins_at_its_own_time(traced, send):
     heading, cancel, cancelled = traced(order_id)[-3:]
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", heading)
     assert cancel.startswith("+T       ◆ CancelOrder         → cancel_order    handlers.py:")
-    assert cancelled == '+T       └ ● OrderCancelled    reason="out of stock"  line 3'
+    assert cancelled == '+T       └ ● OrderCancelled    reason="out of stock"  record 3'
 
 
 @pytest.mark.parametrize("columns", [40, 80, 120])
