@@ -73,14 +73,15 @@ def retry(
             )
 
 
-@commands.command("doctor", epilog="Example: orders doctor --repair")
+@commands.command("doctor", epilog="Example: orders doctor")
 def check_store(
     context: typer.Context,
     repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired.")] = False,
 ) -> None:
     """Check the store, and repair it with --repair.
 
-    The log, the state, the lock, permissions, deliveries, leftovers: exit 1 if one is not well.
+    Log, state, projections, policies, deliveries, relays, lock, permissions, leftovers: exit 1 if
+    one is not well.
     """
     from ..tools import doctor  # noqa: PLC0415 - a start pays for what it uses
 

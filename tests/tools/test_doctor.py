@@ -174,6 +174,11 @@ def test_an_older_state_is_well_for_the_log_has_the_rest(store, tool):
     assert tool("checkpoint").stderr == "It was up to date.\n"
 
 
+def test_the_help_names_all_that_is_looked_at(tool):
+    said = tool("doctor", "-h").stdout.casefold()
+    assert [one for one in (*SUBJECTS, "policies", "relays") if one not in said] == []
+
+
 @pytest.mark.engines
 def test_a_checkpoint_of_nothing_makes_nothing_and_says_that_there_are_no_orders(tool, tmp_path):
     said, *hint = tool("checkpoint").stderr.splitlines()
