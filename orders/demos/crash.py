@@ -42,7 +42,7 @@ def run(stage: Stage) -> None:
     stage.check("the order's delivery is pending", pending == ["order_created"])
 
     stage.step(
-        "The next command of both, whichever it is",
+        "The next command about orders, of both",
         "orders place rope",
         asks="Who delivers what a dead process had yet to deliver?",
         sends=OrderCreated,

@@ -88,9 +88,9 @@ class Tour:
         self._stage.check("with plain pypubsub and TinyDB the notice is lost", is_lost)
 
     def recover(self) -> None:
-        """Let any other command deliver what is pending."""
+        """Let the next command about orders deliver what is pending."""
         self._begin(
-            "4/5  The next command, whichever it is, delivers it",
+            "4/5  The next command about orders delivers it",
             "orders list",
             asks="Which process is to do it, and how does it know?",
             sends=OrderCreated,
