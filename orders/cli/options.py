@@ -162,6 +162,9 @@ OrderArgument = Annotated[
         autocompletion=complete_order,
     ),
 ]
+UrlArgument = Annotated[
+    str, typer.Argument(metavar="URL", help="nats://[USER:PASSWORD@]HOST[:PORT], or tls://...")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
 JsonLinesOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 DeferOption = Annotated[bool, typer.Option("--defer", help="Leave it to workers to deliver.")]

@@ -9,7 +9,7 @@ import typer
 
 from ..domain.text import count
 from .mistakes import WrongUse
-from .options import UntilIdleOption, check_until_idle, open_store
+from .options import UntilIdleOption, UrlArgument, check_until_idle, open_store
 from .working import EVERY, stopping
 
 if TYPE_CHECKING:  # a start pays for what it uses
@@ -21,10 +21,7 @@ commands = typer.Typer()
 @commands.command(epilog="Example: orders relay nats://127.0.0.1:4222 --until-idle 1")
 def relay(
     context: typer.Context,
-    url: Annotated[
-        str,
-        typer.Argument(metavar="URL", help="nats://[USER:PASSWORD@]HOST[:PORT], or tls://..."),
-    ],
+    url: UrlArgument,
     stream: Annotated[
         str, typer.Option(metavar="NAME", help="The stream; it is made if there is none.")
     ] = "ORDERS",

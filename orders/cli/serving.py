@@ -21,6 +21,7 @@ from .inspection import show_record
 from .options import (
     JsonLinesOption,
     UntilIdleOption,
+    UrlArgument,
     check_until_idle,
     deliver_late,
     open_app,
@@ -30,15 +31,13 @@ from .options import (
 from .output import Console
 from .working import EVERY, stopping
 
-Server = Annotated[str, typer.Argument(metavar="URL", help="nats://[USER:PASSWORD@]HOST[:PORT].")]
-
 commands = typer.Typer()
 
 
 @commands.command(epilog="Example: orders listen nats://127.0.0.1:4222 --until-idle 1")
 def listen(
     context: typer.Context,
-    url: Server,
+    url: UrlArgument,
     stream: Annotated[
         str, typer.Option(metavar="NAME", help="The stream that a relay fills.")
     ] = "ORDERS",
@@ -88,7 +87,7 @@ def listen(
 @commands.command(epilog="Example: orders serve nats://127.0.0.1:4222 --until-idle 1")
 def serve(
     context: typer.Context,
-    url: Server,
+    url: UrlArgument,
     stream: Annotated[
         str, typer.Option(metavar="NAME", help="The work queue of the requests; made if missing.")
     ] = "ORDERS_REQUESTS",

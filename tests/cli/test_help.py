@@ -200,6 +200,11 @@ def test_every_variable_is_documented(tool, screen):
         assert [word for word in ENVIRONMENT if text.count(word) > 1] == []
 
 
+@pytest.mark.parametrize("command", ["relay", "listen", "serve"])
+def test_every_command_that_takes_a_url_says_what_one_looks_like(tool, command):
+    assert "nats://[USER:PASSWORD@]HOST[:PORT], or tls://..." in tool(command, "-h").stdout
+
+
 def test_help_completes_commands(tool):
     env = {"_ORDERS_COMPLETE": "complete_bash", "COMP_WORDS": "orders help re", "COMP_CWORD": "2"}
     assert tool(env=env).stdout.split() == ["retry", "replay", "relay"]
