@@ -1,4 +1,4 @@
-"""What several commands share: the store they open, and parameters that mean the same in each.
+"""What several commands share: the store they open, their parameters, and how signals end them.
 
 `open_store`, `OrderArgument` and `JsonOption` serve the commands of plugins, too.
 """
@@ -6,9 +6,10 @@
 import math
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -27,6 +28,7 @@ from .times import TIMES, age, parse_time
 # Not left of an item in a completion: shells evaluate what they are given as help.
 _HARMFUL = r"[^\w ,.-]"
 
+EVERY = 1.0  # seconds between two looks at what is pending
 FEW = 10  # notices that are printed when they come late; orders that an id may mean
 
 
@@ -199,3 +201,30 @@ def end_on_signals() -> None:
     for ending in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(ending) == signal.SIG_DFL:
             signal.signal(ending, signal.default_int_handler)
+
+
+@contextmanager
+def stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
+    """Call `stop` at the first signal that is to end us; yield the list of those that came.
+
+    Ctrl-C a second time raises KeyboardInterrupt. Signals that are ignored stay so.
+    """
+    heard: list[int] = []
+
+    def hear(number: int, _frame: FrameType | None) -> None:
+        heard.append(number)
+        stop()
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
+
+    usual = {signal.SIG_DFL, signal.default_int_handler}
+    ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in ending}
+    for number, handler in before.items():
+        if handler in usual:
+            signal.signal(number, hear)
+    try:
+        yield heard
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -9,8 +9,7 @@ import typer
 
 from ..domain.text import count
 from .mistakes import WrongUse
-from .options import UntilIdleOption, UrlArgument, check_until_idle, open_store
-from .working import EVERY, stopping
+from .options import EVERY, UntilIdleOption, UrlArgument, check_until_idle, open_store, stopping
 
 if TYPE_CHECKING:  # a start pays for what it uses
     from ..adapters.nats.relay import Relay

@@ -19,6 +19,7 @@ from ..messaging.message import Message
 from . import rows
 from .inspection import show_record
 from .options import (
+    EVERY,
     JsonLinesOption,
     UntilIdleOption,
     UrlArgument,
@@ -27,9 +28,9 @@ from .options import (
     open_app,
     open_store,
     react,
+    stopping,
 )
 from .output import Console
-from .working import EVERY, stopping
 
 commands = typer.Typer()
 

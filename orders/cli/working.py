@@ -2,11 +2,9 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,13 +15,18 @@ from ..errors import NotWritten, StoreBusy
 from ..messaging.message import Event, message_classes, now
 from .inspection import show_record
 from .mistakes import UnknownName
-from .options import JsonLinesOption, UntilIdleOption, check_until_idle, open_store
+from .options import (
+    EVERY,
+    JsonLinesOption,
+    UntilIdleOption,
+    check_until_idle,
+    open_store,
+    stopping,
+)
 from .output import Console
 
 if TYPE_CHECKING:  # a start pays for what it uses
     from ..application.worker import Tallied, Tally
-
-EVERY = 1.0  # seconds between two looks at what is pending
 
 commands = typer.Typer()
 
@@ -123,33 +126,6 @@ class _Meter:
 
     def _total(self, what: "Tallied") -> int:
         return sum(number for (kind, _), number in self._tally.items() if kind == what)
-
-
-@contextmanager
-def stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
-    """Call `stop` at the first signal that is to end us; yield the list of those that came.
-
-    Ctrl-C a second time raises KeyboardInterrupt. Signals that are ignored stay so.
-    """
-    heard: list[int] = []
-
-    def hear(number: int, _frame: FrameType | None) -> None:
-        heard.append(number)
-        stop()
-        if number == signal.SIGINT:
-            signal.signal(number, signal.default_int_handler)
-
-    usual = {signal.SIG_DFL, signal.default_int_handler}
-    ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in ending}
-    for number, handler in before.items():
-        if handler in usual:
-            signal.signal(number, hear)
-    try:
-        yield heard
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _known(name: str, app: App) -> str:
