@@ -7,7 +7,7 @@ SCENARIOS = {
     "tour": "the whole idea in a minute: five scenes, read from the store",
     "article": "two orders, two notices, then the list: the article's run",
     "simple": "the same in twenty lines: pubsub and a dict",
-    "subscriber": "one feature more, by calls and by events: the lines that change",
+    "subscriber": "one more feature, by calls and by events: the lines that change",
     "unit-of-work": "a command returns a value; events follow the commit, or never",
     "session": "override a dependency; add, commit, roll back an order",
     "failure": "a subscriber fails, is shown, is repaired, is delivered to again",
