@@ -329,7 +329,7 @@ class NotWritten(StoreError):
         self.path = path
         super().__init__(
             f"could not write {path}: {reason}; the file is as it was",
-            "make room, or choose another place",
+            "choose another place, or make room",
         )
 
 

@@ -241,6 +241,17 @@ def test_a_file_in_the_place_of_the_store_is_named(tool, data):
     assert hint == "try: choose another directory with --data"
 
 
+def test_where_a_file_cannot_be_written_another_place_is_proposed_first(tool, data):
+    place(data, ORDER)
+    written = tool("export", "nowhere/orders.json")
+    wrong(
+        written,
+        "could not write nowhere/orders.json: no such file or directory; the file is as it was",
+        "choose another place, or make room",
+        status=1,
+    )
+
+
 def test_an_empty_store_says_its_absolute_path(tool, tmp_path):
     said = tool("list", data="")
     assert said.stderr == (
