@@ -69,7 +69,7 @@ def retry(
             console.say("Nothing has failed.")
         if done < tried:
             raise OrdersError(
-                "the rest failed again, or has no subscriber here", "orders deliveries --failed"
+                "the rest failed again, or have no subscriber here", "orders deliveries --failed"
             )
 
 

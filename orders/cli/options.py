@@ -179,7 +179,7 @@ StatusOption = Annotated[
         metavar="STATUS",
         parser=status_of,
         autocompletion=statuses,
-        help=f"Only orders that are {', '.join(statuses())}.",
+        help=f"Only orders with this status: {', '.join(statuses())}.",
     ),
 ]
 

@@ -205,6 +205,11 @@ def test_every_command_that_takes_a_url_says_what_one_looks_like(tool, command):
     assert "nats://[USER:PASSWORD@]HOST[:PORT], or tls://..." in tool(command, "-h").stdout
 
 
+def test_the_help_of_list_names_the_statuses(tool):
+    said = " ".join(tool("list", "-h").stdout.split())
+    assert "Only orders with this status: placed, shipped, cancelled." in said
+
+
 def test_help_completes_commands(tool):
     env = {"_ORDERS_COMPLETE": "complete_bash", "COMP_WORDS": "orders help re", "COMP_CWORD": "2"}
     assert tool(env=env).stdout.split() == ["retry", "replay", "relay"]

@@ -121,6 +121,7 @@ def test_a_delivery_retried_five_times_in_vain_is_a_dead_letter_delivered_by_its
         retried = tool("retry", "--all", stdout=FULL)
         assert retried.returncode == 1
         assert "0 of 1 delivered" in retried.stderr
+        assert "error: the rest failed again, or have no subscriber here\n" in retried.stderr
         status = DEAD if number == RETRIES else FAILED
         assert rows(tool("deliveries", "--failed"))[0][2:4] == [status, str(3 + number)]
     doctor = tool("doctor")
