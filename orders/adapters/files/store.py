@@ -38,12 +38,12 @@ from ...messaging.message import Message
 from ..forks import abandon_in_children
 from .conflicts import check_deliveries, check_orders, claimable
 from .disk import Disk, available
-from .finding import find_messages
 from .leases import Leases, process_of
 from .ledger import Accounts
 from .line import BEGINNING, Position, encode_messages
 from .lock import FileLock
 from .log import EventLog
+from .lookup import find_messages
 from .matching import containing, with_deliveries
 from .orders import Orders
 from .reader import Entry, Watch
