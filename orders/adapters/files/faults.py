@@ -76,7 +76,7 @@ class FaultyDisk(Disk):
 
     def reach(self, point: str) -> None:
         """Let happen what is to happen at this point, if it is the one."""
-        if self._is_due(point):
+        if self._arrive_at(point):
             self._happen()
 
     def open(self, path: Path, flags: int) -> int:
@@ -89,7 +89,7 @@ class FaultyDisk(Disk):
         """Write, or half of it."""
         what = "state-write" if descriptor in self._states else "append"
         self.reach(f"before-{what}")
-        if self._is_due(f"torn-{what}"):
+        if self._arrive_at(f"torn-{what}"):
             super().write(descriptor, data[: len(data) // 2])
             self._happen()
         written = super().write(descriptor, data)
@@ -127,7 +127,8 @@ class FaultyDisk(Disk):
         subscriber.run(event)
         self.reach("mid-delivery")
 
-    def _is_due(self, point: str) -> bool:
+    def _arrive_at(self, point: str) -> bool:
+        """Count that this point is reached; return whether the fault is due now."""
         self._reached[point] += 1
         return (point, self._reached[point]) == self._fault[:2]
 
