@@ -49,7 +49,7 @@ def _restore(kind: type[OrdersError], args: tuple[Any, ...], attributes: dict[st
 
 
 class WiringError(OrdersError):
-    """Messages, handlers or dependencies do not fit together; found before anything runs."""
+    """Messages, handlers or dependencies do not fit together; mostly found before anything runs."""
 
 
 class DuplicateMessage(WiringError):
@@ -247,7 +247,7 @@ class FollowerError(OrdersError):
 
 
 class StoreError(OrdersError):
-    """The files of the store cannot be used as they are."""
+    """The store cannot be used as it is."""
 
 
 class StoreUnavailable(StoreError):

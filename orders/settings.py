@@ -19,9 +19,9 @@ Deliver = Literal["here", "worker"]
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """Where the store is, how long a process waits for another one, what is added, who hears."""
+    """Where the store is, how long to wait, what fails, what is added, who hears, who delivers."""
 
-    data: str = "data"  # a directory, or MEMORY
+    data: str = "data"  # a directory, postgresql://..., or MEMORY
     lock_timeout: float = 10.0  # seconds
     fault: str | None = None  # where to fail on purpose; see adapters/files/faults.py
     plugins: tuple[str, ...] = ()  # names of modules

@@ -1,7 +1,7 @@
 """What is done about each message: plain functions of a message and named dependencies.
 
-A command's handler may refuse (raise) and may return a value. An event's subscriber hears
-of it after it is stored, and may send commands in turn. The table at the end is the routing.
+A command's handler may refuse (raise) and may return a value. An event's subscriber hears of it
+after it is stored, and may send commands in turn. The two tables at the end are the routing.
 """
 
 from collections.abc import Callable, Mapping

@@ -3,7 +3,7 @@
 A store is an append-only log of commits, and what follows from it: the current orders, the
 deliveries that are pending (the outbox), and snapshots of projections. No byte offset,
 checksum, lock, file name, line or SQL passes through here, so an engine can be files, memory
-or a database; one contract suite in `tests/application` runs on each of them.
+or a database; one contract suite in `tests/adapters/contract` runs on each of them.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -46,7 +46,7 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     subscriber: str  # its name
     status: Status = "pending"
     attempts: int = 0  # made so far; the first counts when it has ended, others when they begin
-    retries: int = 0  # made by hand so far
+    retries: int = 0  # made so far, by hand or by workers
     deaths: int = 0  # of processes that set out to deliver it
     seconds: float = 0.0  # that the last attempt took
     error: str | None = None  # of the last attempt

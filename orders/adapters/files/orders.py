@@ -292,7 +292,7 @@ class Orders:
 
     @property
     def _table(self) -> OrderTable:
-        """The same for TinyDB, to be searched."""
+        """The table of orders for TinyDB, to be searched."""
         self._storage.tables = {"orders": self._documents}
         return self._orders
 
