@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from orders import OrderCreated, OrderRejected, PlaceOrder, bootstrap
 from orders.adapters.files.disk import Disk
+from orders.adapters.files.log import TAIL
 from orders.adapters.files.store import FilesStore
 from orders.application.store import Commit, Delivery
 from orders.messaging.message import Event, new_id
@@ -241,3 +242,13 @@ def test_many_deliveries_are_made_again_at_the_cost_of_one(how, data):
         grown = app.store.log.end() - size
     print(f"{disk.bytes_read:,} bytes read of {size:,}, and {grown:,} appended")
     assert disk.bytes_read < 3 * size + grown
+
+
+def test_a_list_reads_nothing_of_a_log_that_is_as_long_as_the_state_says(data):
+    with bootstrap(data, notifier=Sales()) as app:
+        for number in range(100):
+            app.bus.send(PlaceOrder(items=(f"item {number}",)))
+    with closing(FilesStore(data, disk=CountingDisk())) as store:
+        for _ in range(2):
+            assert len(store.orders(limit=20)) == 20
+        assert store.disk.bytes_read == TAIL

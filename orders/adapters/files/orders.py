@@ -161,7 +161,7 @@ class Orders:
         with self._log.threads:
             if not self._is_loaded or self._is_torn:
                 self._load()
-            end = self._log.position() if until is None else until
+            end = self._log.position(self.position) if until is None else until
             for entry in self._log.read(self.position, end, with_changes()):
                 self._fold(entry)
             self.position = end
