@@ -24,12 +24,9 @@ def is_module() -> bool:
     )
 
 
-def is_command() -> bool:
-    """Return whether this process is the command line, or has the name of its scripts."""
-    return is_module() or sys.argv[0].rpartition("/")[2] in {"orders", "cli.py"}
-
-
-_IS_COMMAND = is_command()  # as it was begun; a program may give itself the arguments of one
+# Whether this process is the command line, or has the name of its scripts; as it was begun, for a
+# program may give itself the arguments of one.
+_IS_COMMAND = is_module() or sys.argv[0].rpartition("/")[2] in {"orders", "cli.py"}
 
 
 def begin() -> None:
