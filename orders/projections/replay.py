@@ -72,8 +72,8 @@ def replay(
         elif keep and verdict != "equal":
             rebuilt.save()
         yield Replayed(rebuilt.name, damage or verdict, differences)
-    for error in failed.values():
-        raise error
+    if failed:
+        raise next(iter(failed.values()))
 
 
 def _rebuild(store: Store, empty: Mapping[Follower, Cursor]) -> dict[Follower, FollowerError]:
