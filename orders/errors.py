@@ -269,12 +269,21 @@ class StoreUnreachable(StoreError):
 class ForeignFile(StoreError):
     """A file stands where the store's own should be."""
 
-    def __init__(self, path: Path, reason: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        reason: str,
+        hint: str = "move it away, or choose another directory with --data",
+    ) -> None:
         self.path = path
-        super().__init__(
-            f"{path} {reason}; it was left untouched",
-            "move it away, or choose another directory with --data",
-        )
+        super().__init__(f"{path} {reason}; it was left untouched", hint)
+
+
+class ChangedInUse(ForeignFile):
+    """The log is not what this application has read of it; another one sees it as it is now."""
+
+    def __init__(self, log: Path, how: str) -> None:
+        super().__init__(log, f"was {how} while in use", "orders doctor")
 
 
 class LogDamaged(StoreError):

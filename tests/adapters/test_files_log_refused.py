@@ -278,9 +278,9 @@ def test_who_has_seen_a_line_that_was_taken_back_notices_it(open_log, in_its_pla
         append(log, OrderShipped(order_id="taken back!"))
     for text in in_its_place:
         append(log, OrderShipped(order_id=text))
-    with pytest.raises(ForeignFile, match="was cut while in use"):
+    with pytest.raises(ForeignFile, match="was cut or changed while in use"):
         other.position()
-    with pytest.raises(ForeignFile, match="was cut while in use"):
+    with pytest.raises(ForeignFile, match="was cut or changed while in use"):
         append(other, OrderShipped(order_id="after"))
 
 

@@ -14,7 +14,7 @@ from orders import OrderRejected, PlaceOrder, bootstrap
 from orders.adapters.files.disk import Disk
 from orders.adapters.files.store import FilesStore
 from orders.application.store import Commit, Delivery, Snapshot
-from orders.errors import ForeignFile, NotStored, StoreUnavailable
+from orders.errors import ChangedInUse, NotStored, StoreUnavailable
 
 SECTOR = 512
 TORN = b'{"format":1,"seq":%d,"time":"2026-11-21T09:30:00Z","messages":[{"type":"Pla'
@@ -106,11 +106,39 @@ def test_what_was_used_before_the_log_was_changed_does_not_add_to_it(data, chang
         assert app.orders.count() == 2
         found = changed(old, app.store.log_path.read_bytes())
         app.store.log_path.write_bytes(found)
-        with pytest.raises(ForeignFile, match="was cut while in use"):
+        with pytest.raises(ChangedInUse, match="was cut or changed while in use"):
             app.orders.list()
-        with pytest.raises(ForeignFile, match="was cut while in use"):
+        with pytest.raises(ChangedInUse, match="was cut or changed while in use"):
             app.bus.send(PlaceOrder(items=("third",)))
         assert app.store.log_path.read_bytes() == found
+
+
+def test_an_order_that_was_taken_back_is_not_taken_for_one_of_the_same_length(data):
+    class Failing(Disk):
+        def sync(self, descriptor):
+            if seen:
+                super().sync(descriptor)
+            else:
+                seen.append((items_of(reader), reader.store.head()))
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    seen = []
+    with bootstrap(data, deliver="worker") as app, bootstrap(data) as reader:
+        app.bus.send(PlaceOrder(items=("first",)))
+        with bootstrap(store=FilesStore(data, disk=Failing()), deliver="worker") as other:
+            with pytest.raises(NotStored, match="nothing was stored"):
+                other.bus.send(PlaceOrder(items=("lost",)))
+            other.bus.send(PlaceOrder(items=("kept",)))
+        assert seen == [([("lost",), ("first",)], app.store.head())]
+        for use in (reader.orders.list, reader.store.checkpoint):
+            with pytest.raises(ChangedInUse, match="was cut or changed while in use") as refused:
+                use()
+            assert refused.value.hint == "orders doctor"
+        assert items_of(app) == [("kept",), ("first",)]
+
+
+def items_of(app):
+    return [order.items for order in app.orders.list()]
 
 
 # A hole in the log

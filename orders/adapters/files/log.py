@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ...application.store import Delivery, DeliveryKey
 from ...domain.order import OrderState
-from ...errors import ForeignFile, NotStored, StoreError, WrongPayload
+from ...errors import ChangedInUse, NotStored, StoreError, WrongPayload
 from ...messaging.message import now
 from . import line as codec
 from .disk import Disk, available, copy_path, reason
@@ -112,7 +112,7 @@ class EventLog:
         if until is not None and self._end is not None and until <= self._end:
             end = until.offset  # which was looked at before
         elif (end := self.end()) < after.offset - 1:  # the last line may lack its line feed
-            raise ForeignFile(self.path, "was cut while in use")
+            raise ChangedInUse(self.path, "cut or changed")
         elif until is not None:
             end = min(end, until.offset)
         if end > after.offset:
@@ -368,7 +368,7 @@ class EventLog:
             self._end, self._tail, self._time = self._learned, b"", None
             self._synced = self._settled = self._learned.offset
         if not self._reader.is_there(descriptor, self._end, self._tail, size):
-            raise ForeignFile(self.path, "was cut while in use")
+            raise ChangedInUse(self.path, "cut or changed")
         self._caught_up = self._end.offset, self._time
         if size > self._end.offset:
             last = self._tail and self._reader.last(descriptor, self._end, size)

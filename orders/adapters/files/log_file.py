@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ...errors import ForeignFile
+from ...errors import ChangedInUse
 from .disk import Disk, available, regular_status
 
 
@@ -98,5 +98,5 @@ class LogFile:
         identity = None if status is None else (status.st_dev, status.st_ino)
         if identity != self._identity:
             if self._identity is not None:
-                raise ForeignFile(self.path, "was removed or replaced while in use")
+                raise ChangedInUse(self.path, "removed or replaced")
             self._identity = identity
